@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Field types shared by both kinds: bounded strings, numbers without floats, lists with a declared merge type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    StringConstraints,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from thinkrec_crds.rules import ApiType
+
+INT32_MAX = 2**31 - 1
+DUPLICATE_ERROR = "duplicate"
+"""pydantic error type of a repeated element in a set or of a repeated key in a map list."""
+
+_FILE_URI = r"file:///?[^\x00-\x20].*|file:[^/\x00-\x20].*"
+_S3_URI = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\x00-\x20]+"
+_HF_URI = r"hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+
+Int32 = Annotated[int, Field(strict=True)]
+"""A whole number; text and fractions are refused, as the apiserver does."""
+Flag = Annotated[bool, Field(strict=True)]
+
+DataUri = Annotated[str, StringConstraints(max_length=1024, pattern=rf"^({_S3_URI}|{_FILE_URI})$")]
+"""``s3://bucket/key``, ``file:///absolute`` or ``file:relative/path`` (relative to the manifest, laptop only)."""
+ModelUri = Annotated[str, StringConstraints(max_length=1024, pattern=rf"^({_S3_URI}|{_HF_URI}|{_FILE_URI})$")]
+"""A ``DataUri``, or ``hf://organisation/name`` on a model hub."""
+HttpUrl = Annotated[str, StringConstraints(max_length=1024, pattern=r"^https?://[^\s/@]+(/[^\s@]*)?$")]
+"""An address without credentials in it."""
+
+LabelName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=rf"^{_LABEL}$")]
+"""A DNS label: lower-case letters, digits and dashes."""
+ObjectName = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=rf"^{_LABEL}(\.{_LABEL})*$")]
+"""The name of another object in the same namespace."""
+Revision = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+/:-]*$")]
+"""An opaque version: commit, tag, date or digest."""
+ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+ImageName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\s]+$")]
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+LongText = Annotated[str, StringConstraints(max_length=4096)]
+
+_MANTISSA = r"([0-9]{1,9}(\.[0-9]{1,9})?)"
+_POSITIVE_MANTISSA = r"([1-9][0-9]{0,8}(\.[0-9]{1,9})?|0\.[0-9]{0,8}[1-9][0-9]{0,8})"
+_EXPONENT = r"([eE]-?[0-9]{1,2})?"
+
+DecimalText = Annotated[str, StringConstraints(max_length=32, pattern=rf"^-?{_MANTISSA}{_EXPONENT}$")]
+"""A decimal number written as text, for example "0.62" (the API has no floating-point fields)."""
+PositiveDecimal = Annotated[str, StringConstraints(max_length=32, pattern=rf"^{_POSITIVE_MANTISSA}{_EXPONENT}$")]
+"""A decimal number above zero written as text, for example "0.0001" or "1e-4"."""
+Fraction = Annotated[str, StringConstraints(max_length=16, pattern=r"^(0(\.[0-9]{1,9})?|1(\.0{1,9})?)$")]
+"""A decimal number from "0" to "1" written as text."""
+MetricName = Annotated[str, StringConstraints(max_length=16, pattern=r"^(AUC|UAUC|(NDCG|MAP)@([1-9]|[1-4][0-9]|50))$")]
+"""An offline metric: AUC, UAUC, NDCG@k or MAP@k with k from 1 to 50."""
+CronExpression = Annotated[
+    str,
+    StringConstraints(
+        max_length=128,
+        pattern=r"^(@(yearly|annually|monthly|weekly|daily|midnight|hourly)"
+        r"|[0-9*,/-]+ +[0-9*,/-]+ +[0-9*,/?-]+ +[0-9A-Za-z*,/-]+ +[0-9A-Za-z*,/?-]+)$",
+    ),
+]
+"""Minute, hour, day of month, month, day of week; or @daily and its like."""
+TimeZone = Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}$")]
+"""A name of the IANA time zone database, for example Europe/Berlin."""
+
+
+def as_float(text: str) -> float:
+    """Return the number that a decimal text field stands for."""
+    return float(text)
+
+
+def _whole_second(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(microsecond=0)
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+Timestamp = Annotated[
+    AwareDatetime,
+    AfterValidator(_whole_second),
+    PlainSerializer(_rfc3339, return_type=str, when_used="json"),
+]
+"""A moment in UTC with a resolution of one second, as metav1.Time."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListType:
+    """Declare how a list merges under server-side apply, and refuse the duplicates which that forbids."""
+
+    kind: Literal["atomic", "set", "map"]
+    key: str = ""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Add the check for duplicates behind the list's own validation."""
+        return core_schema.no_info_after_validator_function(self._without_duplicates, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Add the Kubernetes list type to the generated schema."""
+        body = handler(schema)
+        body["x-kubernetes-list-type"] = self.kind
+        if self.key:
+            body["x-kubernetes-list-map-keys"] = [self.key]
+        return body
+
+    def _without_duplicates(self, items: tuple[Any, ...]) -> tuple[Any, ...]:
+        if self.kind == "atomic":
+            return items
+        names = [getattr(item, self.key) if self.key else item for item in items]
+        repeated = sorted({str(name) for name in names if names.count(name) > 1})
+        if repeated:
+            sentence = f"every {self.key or 'element'} must be unique; repeated: {', '.join(repeated)}"
+            raise PydanticCustomError(DUPLICATE_ERROR, "{sentence}", {"sentence": sentence})
+        return items
+
+
+ATOMIC = ListType("atomic")
+SET = ListType("set")
+BY_NAME = ListType("map", key="name")
+BY_METRIC = ListType("map", key="metric")
+BY_TYPE = ListType("map", key="type")
+
+IntOrQuantity = Annotated[
+    Annotated[int, Field(strict=True, ge=0)]
+    | Annotated[
+        str, StringConstraints(max_length=64, pattern=r"^[+]?[0-9]+(\.[0-9]+)?([numkMGTPE]i?|Ki|[eE][+-]?[0-9]+)?$")
+    ],
+    Field(json_schema_extra={"x-kubernetes-int-or-string": True}),
+]
+"""A Kubernetes quantity: 2, "500m", "8Gi"."""
+Quantities = Annotated[dict[ShortText, IntOrQuantity], Field(max_length=16)]
+OpenObject = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
+"""An object of another API, passed through; the apiserver checks it when the child is created."""
+LabelMap = Annotated[dict[ShortText, Annotated[str, StringConstraints(max_length=256)]], Field(max_length=32)]
+
+
+class SecretReference(ApiType):
+    """Names a Secret in the same namespace; its content is handed to pods only, never read by the operator."""
+
+    name: ObjectName = Field(description="Name of the Secret in the namespace of this object.")
+
+
+class Resources(ApiType):
+    """Compute resources of one container, shaped as in a Pod."""
+
+    requests: Quantities = Field(
+        default={}, description="Least amount reserved, by resource name, for example cpu: 2, memory: 8Gi."
+    )
+    limits: Quantities = Field(
+        default={}, description="Most the container may use, by resource name; GPUs go here, as nvidia.com/gpu: 1."
+    )
+
+
+class Toleration(ApiType):
+    """Lets pods run on tainted nodes, shaped as in a Pod."""
+
+    key: ShortText | None = Field(default=None, description="Taint key; left out with operator Exists matches all.")
+    operator: Literal["Exists", "Equal"] = Field(default="Equal", description="How `value` is compared.")
+    value: Annotated[str, StringConstraints(max_length=63)] | None = Field(
+        default=None, description="Taint value that is tolerated."
+    )
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        default=None, description="Taint effect that is tolerated; left out matches every effect."
+    )
+    toleration_seconds: Int32 | None = Field(
+        default=None, ge=0, le=INT32_MAX, description="Seconds to stay after a NoExecute taint appears."
+    )
