@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a stage publishes and how it reports: artifact manifest, termination message, progress line, exit codes."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from thinkrec_crds.contract import Contract
+from thinkrec_crds.stage_kinds import StageKind
+
+MANIFEST_NAME = "manifest.json"
+TERMINATION_MESSAGE_BYTES = 4096
+"""Kubernetes truncates a container's termination message beyond this size."""
+
+Key = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class ExitCode(IntEnum):
+    """How a stage process ends; the Job's podFailurePolicy and the local driver read it."""
+
+    DONE = 0
+    BAD_INPUT = 64
+    """The input cannot work whatever is retried: the user must change something."""
+    TEMPORARY = 75
+    """Worth another attempt: network, store or teacher out of reach."""
+    INTERRUPTED = 143
+    """Stopped by SIGTERM after a checkpoint; the next attempt continues."""
+
+
+class FileEntry(Contract):
+    """One file of an artifact."""
+
+    path: str
+    """Path inside the artifact, forward slashes, no `..`."""
+    sha256: str
+    size: int
+    """Bytes."""
+
+
+class Lineage(Contract):
+    """Where an artifact came from."""
+
+    inputs: dict[str, Digest] = {}
+    """Input name -> digest of that input's manifest."""
+    source_digests: dict[str, str] = {}
+    """Outside sources (ratings file, item file, base model) -> digest of their bytes."""
+    code_version: str
+    seed: int
+    created_time: str
+    """RFC 3339, UTC."""
+    duration_seconds: float
+    device: str
+    precision: str
+
+
+class ArtifactManifest(Contract):
+    """The last file of an artifact: a reader trusts only what it names and verifies each digest."""
+
+    schema_version: Literal[1] = 1
+    kind: StageKind
+    key: Key
+    semantics_version: int
+    files: tuple[FileEntry, ...]
+    metrics: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    lineage: Lineage
+
+
+class TerminationMessage(Contract):
+    """What the operator learns from a finished stage container (at most 4 KiB of JSON)."""
+
+    key: Key
+    kind: StageKind
+    digest: Digest | None = None
+    """Digest of the published manifest; absent when the stage failed."""
+    uri: str | None = None
+    metrics: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    error: str | None = None
+    """One sentence: what was wrong, the value received, the remedy. Never a secret."""
+
+
+class Progress(Contract):
+    """One JSON line on a stage's standard output, at most one a second."""
+
+    event: Literal["progress"] = "progress"
+    stage: StageKind
+    key: Key
+    step: int
+    total: int
+    eta_seconds: float | None = None
+    message: str = ""
+    metrics: dict[str, float] = {}

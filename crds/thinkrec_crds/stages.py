@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stage protocol: what `python -m thinkrec_trainer run stage.json` is told.
+
+`parameters` hold only what changes the output; they and the input keys make the stage's key. Everything else (where to
+write, on what device, how often to checkpoint) may change without a retraining.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from thinkrec_crds.artifact import Digest, Key
+from thinkrec_crds.contract import Contract
+from thinkrec_crds.stage_kinds import SEMANTICS_VERSION, StageKind
+
+
+class Columns(Contract):
+    """Names of the ratings file's columns."""
+
+    user: str = "user_id"
+    item: str = "item_id"
+    rating: str = "rating"
+    timestamp: str = "timestamp"
+
+
+class ItemColumns(Contract):
+    """Names of the item file's columns."""
+
+    item: str = "item_id"
+    title: str = "title"
+    attributes: tuple[str, ...] = ()
+    """Columns whose values become keywords with `source: Attributes` (a cell may hold several, split on , or |, or space for RecBole token_seq)."""
+
+
+class ItemSource(Contract):
+    """Where item metadata comes from."""
+
+    storage_uri: str
+    format: Literal["Parquet", "CSV", "JSONLines", "RecBole"]
+    columns: ItemColumns = ItemColumns()
+
+
+class BaseModelRef(Contract):
+    """The pinned base language model."""
+
+    storage_uri: str
+    revision: str = ""
+
+
+class DatasetParameters(Contract):
+    """Stage `dataset`: read, validate, split in time."""
+
+    stage: Literal[StageKind.DATASET] = StageKind.DATASET
+    storage_uri: str
+    revision: str
+    format: Literal["Parquet", "CSV", "JSONLines", "RecBole"]
+    columns: Columns = Columns()
+    items: ItemSource
+    label_threshold: float = 4.0
+    split: Literal["PerUserTemporal", "GlobalTemporal"] = "PerUserTemporal"
+    max_users: int | None = None
+    """Keep only this many users (deterministic sample); None keeps all."""
+
+
+class KeywordsParameters(Contract):
+    """Stage `keywords`: at most `max_keywords` words per item."""
+
+    stage: Literal[StageKind.KEYWORDS] = StageKind.KEYWORDS
+    source: Literal["Attributes", "LLM", "None"] = "Attributes"
+    max_keywords: int = 10
+    teacher: TeacherParameters | None = None
+    """Set with `source: LLM`: who summarises (Self = the base model)."""
+    base_model: BaseModelRef | None = None
+
+
+class CollaborativeParameters(Contract):
+    """Stage `collaborative`: the frozen CF encoder."""
+
+    stage: Literal[StageKind.COLLABORATIVE] = StageKind.COLLABORATIVE
+    encoder: Literal["MF", "LightGCN", "SASRec"] = "MF"
+    dimension: int = 256
+    epochs: int = 30
+    learning_rate: float = 1e-3
+    checkpoint_uri: str | None = None
+    """The user's own safetensors with `user_vectors` and `item_vectors`; then nothing is trained."""
+
+
+class TeacherParameters(Contract):
+    """Who writes reasoning: `Self` is the base model, `OpenAI` any compatible endpoint."""
+
+    type: Literal["Self", "OpenAI"] = "Self"
+    base_url: str | None = None
+    model: str | None = None
+    max_concurrency: int = 4
+    max_rounds: int = 3
+    max_tokens: int = 96
+    """New tokens per answer."""
+
+
+class TracesParameters(Contract):
+    """Stage `traces`: thinking activation data (paper section 3.2)."""
+
+    stage: Literal[StageKind.TRACES] = StageKind.TRACES
+    base_model: BaseModelRef
+    teacher: TeacherParameters = TeacherParameters()
+    pool_size: int = 256
+    """Training samples scored by the base model to find the wrong ones."""
+    max_samples: int = 64
+    """Traces kept at most."""
+    history_length: int = 10
+
+
+class LoraParameters(Contract):
+    """Low-rank adaptation: W + (alpha / rank) B A on the target modules."""
+
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.05
+    target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+
+
+class LoopParameters(Contract):
+    """One optimisation run: AdamW, linear warm-up, cosine to zero."""
+
+    steps: int | None = None
+    """Optimiser steps; exactly one of steps and epochs."""
+    epochs: int | None = None
+    learning_rate: float = 1e-4
+    warmup_steps: int = 200
+    """Optimiser steps; cut to a tenth of the run when the run is shorter than ten times this."""
+    history_block: int = 16
+    """Consecutive targets of one user that share one history (one sequence = one block)."""
+    blocks_per_step: int = 1
+    """History blocks per optimiser step (gradient accumulation)."""
+    evaluate_every_steps: int = 50
+    """Validation interval for early stopping on UAUC."""
+    patience: int = 5
+    """Evaluations without a better UAUC before the run stops."""
+    validation_users: int = 40
+
+
+class AdapterParameters(Contract):
+    """Stage `adapter` (1, thinking activation): one LoRA on text-only prompts."""
+
+    stage: Literal[StageKind.ADAPTER] = StageKind.ADAPTER
+    base_model: BaseModelRef
+    lora: LoraParameters = LoraParameters()
+    loop: LoopParameters = LoopParameters()
+    trace_share: float = 0.2
+    """Share of optimiser steps that take trace samples."""
+    trace_weights: tuple[float, float] = (0.1, 0.9)
+    """(a, b) of a*BCE + b*LM on trace samples."""
+    plain_weights: tuple[float, float] = (0.9, 0.1)
+    """(a, b) on plain samples; their text is the bare answer."""
+    history_length: int = 10
+    score: Literal["Yes", "YesMinusNo"] = "YesMinusNo"
+
+
+class ProjectorParameters(Contract):
+    """Stage `projector` (2): MLP d -> h*d -> D with ReLU; LoRA frozen."""
+
+    stage: Literal[StageKind.PROJECTOR] = StageKind.PROJECTOR
+    base_model: BaseModelRef
+    hidden_multiplier: int = 10
+    loop: LoopParameters = LoopParameters(learning_rate=1e-3)
+    history_length: int = 10
+    score: Literal["Yes", "YesMinusNo"] = "YesMinusNo"
+
+
+class GateParameters(Contract):
+    """Stage `gate`: user groups on standardised CF vectors and their means."""
+
+    stage: Literal[StageKind.GATE] = StageKind.GATE
+    method: Literal["Auto", "Ward", "MiniBatchKMeans"] = "Auto"
+    """Auto: Ward up to 20 000 users, MiniBatchKMeans beyond."""
+    count: int | None = None
+    """Fixed number of groups K; None chooses min_count..max_count by silhouette."""
+    min_count: int = 2
+    max_count: int = 10
+
+
+class ExpertParameters(Contract):
+    """Stage `expert` (3): continue the general adapter on one group's users."""
+
+    stage: Literal[StageKind.EXPERT] = StageKind.EXPERT
+    base_model: BaseModelRef
+    group: int
+    """0-based group index."""
+    name: str
+    loop: LoopParameters = LoopParameters(learning_rate=1e-5)
+    history_length: int = 10
+    score: Literal["Yes", "YesMinusNo"] = "YesMinusNo"
+
+
+class BundleParameters(Contract):
+    """Stage `bundle`: everything one serving revision needs, in one immutable artifact."""
+
+    stage: Literal[StageKind.BUNDLE] = StageKind.BUNDLE
+    base_model: BaseModelRef
+    temperature: float = 0.1
+    hard_route_threshold: float | None = None
+    """None: the method's 0.5 + 0.6 / K."""
+    fusion: Literal["Exact", "PeftLinear"] = "Exact"
+    score: Literal["Yes", "YesMinusNo"] = "YesMinusNo"
+    history_length: int = 10
+    golden_prompts: int = 8
+
+
+class EvaluateParameters(Contract):
+    """Stage `evaluate`: the fused model against its baselines on the test split, and the report page."""
+
+    stage: Literal[StageKind.EVALUATE] = StageKind.EVALUATE
+    max_users: int | None = None
+    """Users drawn from the test split; None takes all."""
+    max_rows_per_user: int = 40
+    bootstrap_samples: int = 1000
+    sampled_explanations: int = 5
+    ablations: tuple[str, ...] = ("OneHot", "PeftLinear", "NoCollaborative")
+    """Rows that need no further training."""
+
+
+Parameters = Annotated[
+    DatasetParameters
+    | KeywordsParameters
+    | CollaborativeParameters
+    | TracesParameters
+    | AdapterParameters
+    | ProjectorParameters
+    | GateParameters
+    | ExpertParameters
+    | BundleParameters
+    | EvaluateParameters,
+    Field(discriminator="stage"),
+]
+
+
+class InputRef(Contract):
+    """A published artifact that a stage reads."""
+
+    name: str
+    """Role in the stage: the kind's name, or `expert-<k>` (0-based) for experts."""
+    kind: StageKind
+    key: Key
+    uri: str
+    digest: Digest
+    """Digest of its manifest; a mismatch is bad input."""
+
+
+class StoreOptions(Contract):
+    """How to reach the artifact store; credentials come from the environment only."""
+
+    endpoint: str | None = None
+    region: str | None = None
+
+
+class CheckpointOptions(Contract):
+    """Where unfinished work is kept."""
+
+    storage_uri: str | None = None
+    """None: beside the artifact, under `.checkpoints/<key>`."""
+    period_seconds: int = 300
+    resume_policy: Literal["Latest", "Never"] = "Latest"
+
+
+class ComputeOptions(Contract):
+    """Run-time choices that do not enter the key."""
+
+    device: Literal["Auto", "Cpu", "Cuda"] = "Auto"
+    precision: Literal["Auto", "Float32", "BFloat16", "Float16"] = "Auto"
+    """Base-model weights; Auto is BFloat16 where the device computes it natively, else Float32."""
+    threads: int | None = None
+    """Torch threads; None takes the CPU limit of the container or the machine."""
+
+
+class StageSpec(Contract):
+    """The content of /etc/thinkrec/stage.json."""
+
+    schema_version: Literal[1] = 1
+    kind: StageKind
+    name: str
+    """Unique in its model: the kind, or `expert-<k>`."""
+    key: Key
+    semantics_version: int
+    seed: int = 0
+    parameters: Parameters
+    inputs: tuple[InputRef, ...] = ()
+    output_uri: str
+    """Folder of the artifact: `<artifacts.storageUri>/<kind>/<key>`."""
+    store: StoreOptions = StoreOptions()
+    checkpoint: CheckpointOptions = CheckpointOptions()
+    compute: ComputeOptions = ComputeOptions()
+
+    def input(self, name: str) -> InputRef:
+        """Return the input of that role; raise KeyError naming the roles there are."""
+        for ref in self.inputs:
+            if ref.name == name:
+                return ref
+        raise KeyError(f"stage {self.name} has no input {name!r}; it has {[ref.name for ref in self.inputs]}")
+
+
+def stage_key(parameters: Contract, kind: StageKind, seed: int, input_keys: tuple[tuple[str, str], ...]) -> str:
+    """Return the content key (40 hex digits) of a stage.
+
+    The key covers kind, semantics version, seed, every parameter and the keys of the inputs (name, key); it leaves out
+    image, resources, device, store and checkpoint options. Same key: the same work, never run again.
+    """
+    body = {
+        "kind": kind.value,
+        "semanticsVersion": SEMANTICS_VERSION[kind],
+        "seed": seed,
+        "parameters": parameters.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "inputs": sorted(input_keys),
+    }
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:40]
+
+
+KeywordsParameters.model_rebuild()
