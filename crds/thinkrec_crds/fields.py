@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -24,8 +25,10 @@ from thinkrec_crds.rules import ApiType
 INT32_MAX = 2**31 - 1
 DUPLICATE_ERROR = "duplicate"
 """pydantic error type of a repeated element in a set or of a repeated key in a map list."""
+QUANTITY_ERROR = "quantity"
+"""pydantic error type of a value that is no Kubernetes quantity."""
 
-_FILE_URI = r"file:///?[^\x00-\x20].*|file:[^/\x00-\x20].*"
+_FILE_URI = r"file:///[^/\x00-\x20].*|file:[^/\x00-\x20].*"
 _S3_URI = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\x00-\x20]+"
 _HF_URI = r"hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
@@ -134,13 +137,30 @@ BY_NAME = ListType("map", key="name")
 BY_METRIC = ListType("map", key="metric")
 BY_TYPE = ListType("map", key="type")
 
-IntOrQuantity = Annotated[
-    Annotated[int, Field(strict=True, ge=0)]
-    | Annotated[
-        str, StringConstraints(max_length=64, pattern=r"^[+]?[0-9]+(\.[0-9]+)?([numkMGTPE]i?|Ki|[eE][+-]?[0-9]+)?$")
-    ],
-    Field(json_schema_extra={"x-kubernetes-int-or-string": True}),
-]
+_QUANTITY = re.compile(r"^\+?[0-9]{1,19}(\.[0-9]{1,9})?(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]{1,2})?$")
+
+
+class _QuantityType:
+    """Validates a Kubernetes quantity as one value, so that an error names one path."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(cls._check)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"x-kubernetes-int-or-string": True, "pattern": _QUANTITY.pattern, "maxLength": 64}
+
+    @staticmethod
+    def _check(value: Any) -> Any:
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        if whole or (isinstance(value, str) and _QUANTITY.match(value)):
+            return value
+        sentence = 'must be a whole number or a quantity in quotes, such as "500m" or "8Gi"'
+        raise PydanticCustomError(QUANTITY_ERROR, "{sentence}", {"sentence": sentence})
+
+
+IntOrQuantity = Annotated[int | str, _QuantityType]
 """A Kubernetes quantity: 2, "500m", "8Gi"."""
 Quantities = Annotated[dict[ShortText, IntOrQuantity], Field(max_length=16)]
 OpenObject = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]

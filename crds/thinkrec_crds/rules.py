@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from pydantic import ConfigDict, ValidationError, model_validator
+from pydantic import ConfigDict, GetJsonSchemaHandler, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
 from thinkrec_crds.contract import Contract
 
@@ -126,11 +127,28 @@ def _set_members(names: Sequence[str]) -> str:
     return f"[{members}].filter(x, x).size()"
 
 
+def _validation(rule: Rule | Transition) -> dict[str, str]:
+    body = {"rule": rule.cel, "message": rule.message}
+    if isinstance(rule, Rule) and rule.field:
+        body["fieldPath"] = f".{to_camel(rule.field)}"
+    return body
+
+
 class ApiType(Contract):
     """A part of a resource's spec: a contract whose cross-field rules are checked on construction."""
 
     RULES: ClassVar[tuple[Rule, ...]] = ()
     TRANSITIONS: ClassVar[tuple[Transition, ...]] = ()
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Add the CEL form of the rules to the generated schema."""
+        body = handler(schema)
+        rules: tuple[Rule | Transition, ...] = (*cls.RULES, *cls.TRANSITIONS)
+        validations = [_validation(rule) for rule in rules]
+        if validations:
+            handler.resolve_ref_schema(body)["x-kubernetes-validations"] = validations
+        return body
 
     @model_validator(mode="after")
     def _keep_rules(self) -> Self:

@@ -130,11 +130,8 @@ class Experts(ApiType):
     RULES: ClassVar[tuple[Rule, ...]] = (exactly_one("count", "items", "auto"),)
 
     count: Int32 | None = Field(default=None, ge=1, le=_MAX_EXPERTS, description="Fixed number of experts.")
-    items: Annotated[tuple[ExpertItem, ...], BY_NAME] | None = Field(
-        default=None,
-        min_length=1,
-        max_length=_MAX_EXPERTS,
-        description="Experts with names of your own, one group each.",
+    items: Annotated[tuple[ExpertItem, ...], BY_NAME, Field(min_length=1, max_length=_MAX_EXPERTS)] | None = Field(
+        default=None, description="Experts with names of your own, one group each."
     )
     auto: ExpertRange | None = Field(default=None, description="Choose the number from the data.")
     steps: Int32 | None = Field(

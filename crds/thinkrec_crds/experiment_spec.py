@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of an experiment: variants, offline comparison, traffic and analysis."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from thinkrec_crds.fields import (
+    ATOMIC,
+    BY_METRIC,
+    BY_NAME,
+    INT32_MAX,
+    DecimalText,
+    Fraction,
+    HttpUrl,
+    Int32,
+    LabelName,
+    LongText,
+    MetricName,
+    PositiveDecimal,
+    Resources,
+    ShortText,
+)
+from thinkrec_crds.rules import ApiType, Rule, Transition, at_least_one, exactly_one, only_when, required_when
+from thinkrec_crds.spec_data import Dataset
+
+Direction = Literal["Maximize", "Minimize"]
+TrafficMode = Literal["ABTest", "Canary", "Mirror"]
+AssignmentType = Literal["HashedHeader", "Cookie", "Random"]
+AnalysisMethod = Literal["AlwaysValid", "FixedHorizon"]
+VarianceReduction = Literal["None", "CUPED"]
+
+_DAY = 86_400
+
+
+def unchanged(name: str, wire_name: str) -> Transition:
+    """Return the rule that an optional member keeps its value, or its absence, from creation on."""
+    return Transition(
+        cel=f"has(self.{wire_name}) == has(oldSelf.{wire_name})"
+        f" && (!has(self.{wire_name}) || self.{wire_name} == oldSelf.{wire_name})",
+        message=f"`{wire_name}` must not change; a new comparison is a new object",
+        holds=lambda new, old: bool(getattr(new, name) == getattr(old, name)),
+    )
+
+
+class ModelReference(ApiType):
+    """Names a ThinkRecModel in the same namespace."""
+
+    name: LabelName = Field(description="Name of the ThinkRecModel.")
+
+
+class Variant(ApiType):
+    """One contender."""
+
+    TRANSITIONS: ClassVar[tuple[Transition, ...]] = (
+        unchanged("model_ref", "modelRef"),
+        unchanged("revision", "revision"),
+    )
+
+    name: LabelName = Field(description="Name of the variant in status, metrics and events.")
+    model_ref: ModelReference = Field(description="Model the variant takes its revision from.")
+    revision: LabelName | None = Field(
+        default=None,
+        description="Revision of that model; unset takes the one that is newest when the experiment starts.",
+    )
+    weight: Int32 | None = Field(
+        default=None, ge=0, le=100, description="Share of users in percent; unset for all variants means equal shares."
+    )
+
+
+class OfflineMetric(ApiType):
+    """One metric of the offline comparison."""
+
+    name: MetricName = Field(description="AUC, UAUC, NDCG@k or MAP@k.")
+    direction: Direction = Field(default="Maximize", description="Which way is better.")
+
+
+class OfflineGate(ApiType):
+    """What every variant must reach offline before it gets traffic."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (at_least_one("minimum", "max_regression"),)
+
+    metric: MetricName = Field(description="AUC, UAUC, NDCG@k or MAP@k.")
+    minimum: DecimalText | None = Field(default=None, description="Least value of the metric.")
+    max_regression: Fraction | None = Field(
+        default=None, description="Most that the metric may lose against the control variant, in points of 0 to 1."
+    )
+
+
+class Offline(ApiType):
+    """Comparison of all variants on the same test rows."""
+
+    TRANSITIONS: ClassVar[tuple[Transition, ...]] = (unchanged("dataset", "dataset"),)
+
+    dataset: Dataset | None = Field(
+        default=None, description="Data to compare on; unset takes the test split of the control variant's model."
+    )
+    metrics: Annotated[tuple[OfflineMetric, ...], BY_NAME] = Field(
+        default=(OfflineMetric(name="UAUC"),),
+        min_length=1,
+        max_length=16,
+        description="Metrics compared; the first one decides.",
+    )
+    gates: Annotated[tuple[OfflineGate, ...], BY_METRIC] = Field(
+        default=(), max_length=16, description="What every variant must reach before it gets traffic."
+    )
+    resources: Resources = Field(default=Resources(), description="Compute resources of each evaluation pod.")
+    backoff_limit: Int32 = Field(default=3, ge=0, le=100, description="Retries before an evaluation Job fails.")
+    ttl_seconds_after_finished: Int32 = Field(
+        default=_DAY, ge=0, le=INT32_MAX, description="Seconds a finished Job and its log are kept."
+    )
+
+
+class Assignment(ApiType):
+    """How a request is given to a variant."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        required_when("type", "Cookie", "key"),
+        required_when("type", "HashedHeader", "key"),
+    )
+
+    type: AssignmentType = Field(
+        default="HashedHeader",
+        description="By hash of a header or cookie, so that a user stays with a variant; or at random per request.",
+    )
+    key: ShortText | None = Field(default=None, description="Name of the header or cookie that identifies the user.")
+
+
+class TrafficStep(ApiType):
+    """One step of a canary."""
+
+    weight: Int32 = Field(ge=0, le=100, description="Share of users that the new variant gets, in percent.")
+    pause_seconds: Int32 = Field(
+        default=3600, ge=0, le=INT32_MAX, description="Seconds to stay on this step before the next one."
+    )
+
+
+class Traffic(ApiType):
+    """How users are shared out among the variants."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        required_when("mode", "ABTest", "assignment"),
+        required_when("mode", "Canary", "steps"),
+        only_when("mode", "Canary", "steps"),
+        required_when("mode", "Mirror", "mirror_percent"),
+        only_when("mode", "Mirror", "mirror_percent"),
+    )
+
+    mode: TrafficMode = Field(
+        description="ABTest keeps the shares; Canary raises the new one in steps; Mirror copies requests silently."
+    )
+    gateway_ref: ModelReference | None = Field(
+        default=None, description="Model whose gateway shares out the users; unset takes the control variant's."
+    )
+    assignment: Assignment | None = Field(default=None, description="How a request is given to a variant.")
+    steps: Annotated[tuple[TrafficStep, ...], ATOMIC, Field(min_length=1, max_length=20)] | None = Field(
+        default=None, description="Steps of a canary, in order."
+    )
+    mirror_percent: Int32 | None = Field(
+        default=None,
+        ge=1,
+        le=100,
+        description="Share of requests also sent to the other variants, in percent.",
+    )
+    duration_seconds: Int32 | None = Field(
+        default=None,
+        ge=60,
+        le=INT32_MAX,
+        description="Seconds it runs, at least; unset runs to the sample size.",
+    )
+
+
+class Prometheus(ApiType):
+    """Where a metric is read from."""
+
+    address: HttpUrl = Field(description="Address of Prometheus, for example http://prometheus:9090.")
+    query: Annotated[LongText, Field(min_length=1)] = Field(
+        description="PromQL that yields one value; {{variant}} and {{model}} are filled in."
+    )
+
+
+class EventMetric(ApiType):
+    """A metric counted from the gateway's own event log."""
+
+    type: Literal["Conversion", "Mean", "Ratio"] = Field(
+        default="Conversion",
+        description="Share of users with the event, its mean per user, or its count over `denominator`.",
+    )
+    name: ShortText = Field(description="Name of the event, as it is sent to the gateway.")
+    denominator: ShortText | None = Field(default=None, description="Name of the event that a Ratio divides by.")
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        required_when("type", "Ratio", "denominator"),
+        only_when("type", "Ratio", "denominator"),
+    )
+
+
+class AnalysisMetric(ApiType):
+    """One metric of the online comparison."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (exactly_one("event", "prometheus"),)
+
+    name: LabelName = Field(description="Name of the metric in status.")
+    direction: Direction = Field(default="Maximize", description="Which way is better.")
+    event: EventMetric | None = Field(default=None, description="Count it from the gateway's event log.")
+    prometheus: Prometheus | None = Field(default=None, description="Read it from Prometheus.")
+
+
+class Guardrail(ApiType):
+    """A metric that must stay within bounds, whatever else improves."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        exactly_one("event", "prometheus"),
+        at_least_one("minimum", "maximum", "max_regression"),
+    )
+
+    name: LabelName = Field(description="Name of the guardrail in status.")
+    direction: Direction = Field(default="Minimize", description="Which way is better.")
+    event: EventMetric | None = Field(default=None, description="Count it from the gateway's event log.")
+    prometheus: Prometheus | None = Field(default=None, description="Read it from Prometheus.")
+    minimum: DecimalText | None = Field(default=None, description="Least value that is tolerated.")
+    maximum: DecimalText | None = Field(default=None, description="Greatest value that is tolerated.")
+    max_regression: Fraction | None = Field(
+        default=None, description="Most that it may get worse against control, as a share of control's value, 0 to 1."
+    )
+
+
+class Analysis(ApiType):
+    """How the verdict is reached."""
+
+    metrics: Annotated[tuple[AnalysisMetric, ...], BY_NAME] = Field(
+        min_length=1, max_length=16, description="Metrics compared; the first one decides."
+    )
+    guardrails: Annotated[tuple[Guardrail, ...], BY_NAME] = Field(
+        default=(), max_length=16, description="Metrics that must stay within bounds."
+    )
+    period_seconds: Int32 = Field(default=300, ge=10, le=_DAY, description="Seconds between two analyses.")
+    min_sample_size: Int32 = Field(
+        default=1000, ge=1, le=INT32_MAX, description="Users of each variant before there is a verdict, at least."
+    )
+    significance_level: PositiveDecimal = Field(
+        default="0.05", description="Chance of a false winner that is accepted, above 0 and below 1."
+    )
+    method: AnalysisMethod = Field(
+        default="AlwaysValid", description="Intervals that allow looking at any time, or one test at the planned end."
+    )
+    variance_reduction: VarianceReduction = Field(
+        default="CUPED", description="CUPED uses each user's earlier behaviour where it is known."
+    )
+    failure_limit: Int32 = Field(
+        default=0, ge=0, le=100, description="Analyses with a violated guardrail that are tolerated in a row."
+    )
+    inconclusive_limit: Int32 = Field(
+        default=10, ge=0, le=1000, description="Analyses without a value of some metric that are tolerated in a row."
+    )
+
+
+def weights_fit(variants: Any) -> bool:
+    """Return whether no variant has a weight, or all have one and they add up to 100."""
+    weights = [variant.weight for variant in variants]
+    return all(weight is None for weight in weights) or (None not in weights and sum(weights) == 100)

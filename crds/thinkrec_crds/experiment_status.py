@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Status of a ThinkRecExperiment: where it stands, what each variant measured, and the verdict."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from thinkrec_crds.fields import BY_NAME, BY_TYPE, INT32_MAX, DecimalText, Flag, Int32, ShortText, Timestamp
+from thinkrec_crds.group import SCHEMA_ONLY_STATUS_GENERATION
+from thinkrec_crds.model_status import Condition, Generation, Message, Name, Uri
+from thinkrec_crds.rules import ObservedType
+
+Count = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
+
+
+class VariantMetric(ObservedType):
+    """One metric of one variant."""
+
+    name: ShortText = Field(description="Name of the metric.")
+    value: DecimalText = Field(description="Its value.")
+    lower: DecimalText | None = Field(default=None, description="Lower end of its interval.")
+    upper: DecimalText | None = Field(default=None, description="Upper end of its interval.")
+    sample_size: Count | None = Field(default=None, description="Number of users behind it.")
+
+
+class VariantStatus(ObservedType):
+    """Where one variant stands."""
+
+    name: ShortText = Field(description="Name of the variant.")
+    resolved_revision: Name | None = Field(default=None, description="Revision it was resolved to when it started.")
+    weight: Int32 | None = Field(default=None, ge=0, le=100, description="Share of users it gets now, in percent.")
+    ready_replicas: Int32 | None = Field(
+        default=None, ge=0, le=INT32_MAX, description="Replicas of it that answer requests."
+    )
+    metrics: Annotated[tuple[VariantMetric, ...], BY_NAME] = Field(
+        default=(), max_length=48, description="What it measured, offline and online."
+    )
+
+
+class Conclusion(ObservedType):
+    """The verdict on the metric that decides."""
+
+    winner: ShortText | None = Field(default=None, description="Name of the better variant, if there is one.")
+    reason: ShortText = Field(description="The same word as the reason of the condition Succeeded.")
+    message: Message = Field(default="", description="The verdict in a sentence.")
+    metric: ShortText | None = Field(default=None, description="Name of the metric that decides.")
+    effect: DecimalText | None = Field(default=None, description="Difference from control.")
+    lower: DecimalText | None = Field(default=None, description="Lower end of the effect's interval.")
+    upper: DecimalText | None = Field(default=None, description="Upper end of the effect's interval.")
+    p_value: DecimalText | None = Field(default=None, description="Chance of such an effect without a difference.")
+    sample_ratio_mismatch: Flag = Field(
+        default=False, description="Users did not arrive in the stated proportion; no verdict is trusted then."
+    )
+
+
+class ExperimentStatus(ObservedType):
+    """What the operator observed about an experiment."""
+
+    observed_generation: Generation = Field(
+        default=SCHEMA_ONLY_STATUS_GENERATION, description="Generation of the spec that this status is about."
+    )
+    conditions: Annotated[tuple[Condition, ...], BY_TYPE] = Field(
+        default=(), max_length=32, description="Observations; Ready and Succeeded sum them up."
+    )
+    start_time: Timestamp | None = Field(default=None, description="When it started.")
+    completion_time: Timestamp | None = Field(default=None, description="When it ended.")
+    current_step_index: Int32 | None = Field(default=None, ge=0, le=20, description="Step of a canary, from 0.")
+    variants: Annotated[tuple[VariantStatus, ...], BY_NAME] = Field(
+        default=(), max_length=8, description="Where each variant stands."
+    )
+    conclusion: Conclusion | None = Field(default=None, description="The verdict, once there is one.")
+    url: Uri | None = Field(default=None, description="Address of the gateway that shares out the users.")
