@@ -82,6 +82,8 @@ class TerminationMessage(Contract):
     counts: dict[str, int] = {}
     error: str | None = None
     """One sentence: what was wrong, the value received, the remedy. Never a secret."""
+    reason: str | None = None
+    """Why it failed, as a reason of conditions.py (for example DatasetNotFound), where the stage can tell."""
 
 
 class Progress(Contract):

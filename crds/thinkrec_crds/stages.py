@@ -64,6 +64,8 @@ class DatasetParameters(Contract):
     split: Literal["PerUserTemporal", "GlobalTemporal"] = "PerUserTemporal"
     max_users: int | None = None
     """Keep only this many users (deterministic sample); None keeps all."""
+    retrain: str | None = None
+    """Token of a training that was asked for although nothing in spec changed: the data is read again under a new key."""
 
 
 class KeywordsParameters(Contract):
