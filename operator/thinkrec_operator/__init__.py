@@ -1,1 +1,13 @@
-"""thinkrec."""
+# SPDX-License-Identifier: Apache-2.0
+"""The decision and its drivers: from a ThinkRecModel to Jobs, revisions and a served model.
+
+    graph, parameters      pure: spec -> stages with typed parameters, inputs and content keys
+    observed, plan         what a decision sees, and what it wants: frozen values, no behaviour
+    reconcile              pure: observed -> plan; `work`, `revisions`, `status`, `events` are its parts
+    manifests/             pure: children of a plan -> Kubernetes objects
+    local/                 the driver without a cluster: subprocesses, a state folder, a live tree
+    cli/                   the `thinkrec` command
+
+The driver for Kubernetes (handlers, queue, server-side apply) belongs beside `local/` and uses the same `reconcile`.
+Only `thinkrec_crds` is imported; trainer and inference are started as processes.
+"""

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a decision sees: the model, its children and the finished work, as frozen values. No behaviour beyond look-ups.
+
+A driver fills it from wherever it looks (the apiserver's objects, or a folder on a laptop); `now` is the only clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+
+from pydantic import AwareDatetime
+
+from thinkrec_crds.artifact import Digest, Key, Progress, TerminationMessage
+from thinkrec_crds.contract import Contract
+from thinkrec_crds.model import ThinkRecModel
+
+
+class JobState(StrEnum):
+    """Where a Job stands."""
+
+    PENDING = "Pending"
+    """Created; no process runs yet (no node, no quota, or a retry that waits)."""
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    """Its retries are used up, or the failure cannot be retried."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobObservation:
+    """One Job as it is now."""
+
+    name: str
+    key: str
+    """Key of the stage it works on."""
+    state: JobState
+    generation: int = 0
+    """Generation of the model that it was created for."""
+    retrain: str | None = None
+    """Retrain token in force when it was created."""
+    attempts: int = 0
+    """Times a process was started."""
+    failures: int = 0
+    """Of these, the ones that count against the back-off limit."""
+    exit_code: int | None = None
+    """Of the latest attempt that ended."""
+    reason: str | None = None
+    """Why it failed or waits, as a reason of conditions.py or of the queue."""
+    message: str = ""
+    queued: bool = False
+    """It waits for a queue to admit it."""
+    start_time: datetime | None = None
+    completion_time: datetime | None = None
+    next_attempt_time: datetime | None = None
+    """When a retry that waits will start."""
+    termination: TerminationMessage | None = None
+    progress: Progress | None = None
+    deleting: bool = False
+
+    @property
+    def active(self) -> bool:
+        """Return whether it still works or waits to."""
+        return self.state in (JobState.PENDING, JobState.RUNNING)
+
+
+class ComparedBundle(Contract):
+    """The revision that served when another one was evaluated."""
+
+    revision: str
+    key: Key
+    digest: Digest
+    uri: str
+
+
+class EvaluationRecord(Contract):
+    """The newest evaluation of a revision; the only part of a revision that may change."""
+
+    result: TerminationMessage
+    compared: ComparedBundle | None = None
+    gates_passed: bool
+
+
+class RevisionData(Contract):
+    """The lineage of a revision, immutable (`data` of a ControllerRevision)."""
+
+    base_model_uri: str
+    base_model_revision: str = ""
+    dataset_uri: str
+    dataset_revision: str = ""
+    image: str = ""
+    """Training image."""
+    generation: int
+    """Generation of the spec it was trained for."""
+    seed: int
+    retrain: str | None = None
+    """Token in the dataset's key: this revision was trained again without a spec change."""
+    handled_retrain: str | None = None
+    """Retrain annotation in force when it was made."""
+    expert_names: tuple[str, ...]
+    results: dict[str, TerminationMessage]
+    """Role of each stage but `evaluate` -> what it published."""
+    created_time: AwareDatetime
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionRecord:
+    """One trained revision."""
+
+    name: str
+    number: int
+    """Counts up from 1 within a model."""
+    data: RevisionData
+    evaluation: EvaluationRecord
+
+    @property
+    def bundle(self) -> TerminationMessage:
+        """Return what its bundle stage published."""
+        return self.data.results["bundle"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServingObservation:
+    """The serving Deployment (or process) as it is now."""
+
+    name: str
+    revision: str
+    """Revision its newest pods serve."""
+    spec_hash: str
+    """Digest of the desired state it was last written from."""
+    current: bool = True
+    """Its controller has seen the newest spec and no older pod is left."""
+    replicas: int = 0
+    ready_replicas: int = 0
+    reason: str | None = None
+    """Why pods are not ready, as a reason of conditions.py."""
+    message: str = ""
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator itself was configured with."""
+
+    trainer_image: str = "thinkrec-trainer:latest"
+    inference_image: str = "thinkrec-inference:latest"
+    relative_files: bool = False
+    """`file:relative` addresses mean something here (a laptop), instead of being refused."""
+    serve: bool = True
+    """Create serving children; the local driver leaves them out while it only trains."""
+    progress_period_seconds: int = 30
+    """Least time between two looks at a running stage's progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything one decision depends on."""
+
+    model: ThinkRecModel
+    """Spec, metadata (generation, annotations, deletion) and the status written last."""
+    now: datetime
+    settings: Settings = Settings()
+    jobs: tuple[JobObservation, ...] = ()
+    config_maps: tuple[str, ...] = ()
+    """Names of the stage ConfigMaps that exist."""
+    completed: Mapping[str, TerminationMessage] = field(default_factory=lambda: MappingProxyType({}))
+    """Key -> published result, for work known to be finished without a Job that says so."""
+    revisions: tuple[RevisionRecord, ...] = ()
+    serving: ServingObservation | None = None
+
+    @property
+    def generation(self) -> int:
+        """Return the generation of the spec."""
+        return self.model.metadata.generation
+
+    @property
+    def first_visit(self) -> bool:
+        """Return whether no status was ever written."""
+        return not self.model.status.conditions

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a decision wants: children that must exist, children that must go, the status, events, and when to look again.
+
+A driver applies it in this order: deletions, children as listed, status, events. Each part may be applied again, and a
+crash between any two of them is repaired by the next decision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from thinkrec_crds.artifact import TerminationMessage
+from thinkrec_crds.fields import LabelMap, Resources, Toleration
+from thinkrec_crds.model_status import ModelStatus
+from thinkrec_crds.spec_serving import Artifacts, Serving
+from thinkrec_crds.spec_training import PodTemplate
+from thinkrec_crds.stages import BaseModelRef, StageSpec
+from thinkrec_operator.observed import RevisionRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The model a child belongs to."""
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    retrain: str | None = None
+    """Retrain annotation in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretEnvironment:
+    """A Secret whose entries become environment variables."""
+
+    name: str
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PodSettings:
+    """How a training pod runs: `spec.training` with the stage's override laid over it."""
+
+    image: str
+    args: tuple[str, ...]
+    resources: Resources
+    backoff_limit: int
+    active_deadline_seconds: int | None
+    ttl_seconds_after_finished: int
+    termination_grace_period_seconds: int
+    service_account_name: str | None
+    priority_class_name: str | None
+    queue_name: str | None
+    node_selector: LabelMap
+    tolerations: tuple[Toleration, ...]
+    pod_template: PodTemplate | None
+    secrets: tuple[SecretEnvironment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigMapChild:
+    """An immutable ConfigMap, named after its content."""
+
+    name: str
+    owner: Owner
+    data: tuple[tuple[str, str], ...]
+    """File name -> content."""
+    component: Literal["training", "serving"]
+
+
+@dataclass(frozen=True, slots=True)
+class JobChild:
+    """A Job that must exist; it is created when absent and never changed."""
+
+    name: str
+    owner: Owner
+    stage: StageSpec
+    title: str
+    config_map: str
+    settings: PodSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerRevisionChild:
+    """The lineage of one trained revision and its newest evaluation."""
+
+    owner: Owner
+    record: RevisionRecord
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentChild:
+    """The serving pods of one revision."""
+
+    name: str
+    owner: Owner
+    revision: str
+    bundle: TerminationMessage
+    bundle_uri: str
+    base_model: BaseModelRef
+    artifacts: Artifacts
+    serving: Serving
+    image: str
+    fetch_image: str
+    config_map: str
+    secrets: tuple[SecretEnvironment, ...]
+    spec_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceChild:
+    """The stable address of the serving pods."""
+
+    name: str
+    owner: Owner
+
+
+Child = ConfigMapChild | JobChild | ControllerRevisionChild | DeploymentChild | ServiceChild
+
+
+class ChildKind(StrEnum):
+    """Kinds that a plan may delete."""
+
+    JOB = "Job"
+    CONFIG_MAP = "ConfigMap"
+    CONTROLLER_REVISION = "ControllerRevision"
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """A child that must go, and why."""
+
+    kind: ChildKind
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened, told once."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The outcome of one decision."""
+
+    children: tuple[Child, ...]
+    deletions: tuple[Deletion, ...]
+    status: ModelStatus
+    events: tuple[Event, ...]
+    requeue_after: float | None
+    """Seconds until the next decision even if nothing is reported; None waits for a change."""
+
+    @property
+    def jobs(self) -> tuple[JobChild, ...]:
+        """Return the Jobs among the children."""
+        return tuple(child for child in self.children if isinstance(child, JobChild))
