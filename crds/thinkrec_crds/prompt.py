@@ -88,10 +88,15 @@ def describe(template: PromptTemplate, pattern: str, item: ItemText, answer: str
     return "".join([*pieces, out])
 
 
-def render_prefix(template: PromptTemplate, history: tuple[HistoryEntry, ...], *, soft: bool) -> tuple[Segment, ...]:
-    """Return the segments shared by all candidates; `soft` puts the CF slots in (stages 2 and later)."""
+def render_prefix(
+    template: PromptTemplate, history: tuple[HistoryEntry, ...], *, soft: bool, user: bool = True
+) -> tuple[Segment, ...]:
+    """Return the segments shared by all candidates.
+
+    `soft` puts the CF slots in (stages 2 and later); `user` off leaves the user's out (a user without a CF vector).
+    """
     out: list[Segment] = [Text(template.instruction)]
-    if soft:
+    if soft and user:
         out += [Text(template.user), UserSlot()]
     for entry in history:
         answer = (template.yes if entry.liked else template.no).strip()
