@@ -39,6 +39,8 @@ class FileEntry(Contract):
     sha256: str
     size: int
     """Bytes."""
+    object: str | None = None
+    """Name of the stored object when it is not `path`: object stores name by content, so that racing writers never mix."""
 
 
 class Lineage(Contract):
