@@ -19,7 +19,7 @@ from thinkrec_crds.fields import (
     LabelName,
     LongText,
     MetricName,
-    PositiveDecimal,
+    OpenFraction,
     Resources,
     ShortText,
 )
@@ -240,7 +240,7 @@ class Analysis(ApiType):
     min_sample_size: Int32 = Field(
         default=1000, ge=1, le=INT32_MAX, description="Users of each variant before there is a verdict, at least."
     )
-    significance_level: PositiveDecimal = Field(
+    significance_level: OpenFraction = Field(
         default="0.05", description="Chance of a false winner that is accepted, above 0 and below 1."
     )
     method: AnalysisMethod = Field(

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -44,6 +46,8 @@ ModelUri = Annotated[str, StringConstraints(max_length=1024, pattern=rf"^({_S3_U
 HttpUrl = Annotated[str, StringConstraints(max_length=1024, pattern=r"^https?://[^\s/@]+(/[^\s@]*)?$")]
 """An address without credentials in it."""
 
+ResourceName = Annotated[str, StringConstraints(min_length=1, max_length=52, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
+"""Name of one of our own objects: short enough that names of children can be built from it."""
 LabelName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=rf"^{_LABEL}$")]
 """A DNS label: lower-case letters, digits and dashes."""
 ObjectName = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=rf"^{_LABEL}(\.{_LABEL})*$")]
@@ -65,6 +69,8 @@ PositiveDecimal = Annotated[str, StringConstraints(max_length=32, pattern=rf"^{_
 """A decimal number above zero written as text, for example "0.0001" or "1e-4"."""
 Fraction = Annotated[str, StringConstraints(max_length=16, pattern=r"^(0(\.[0-9]{1,9})?|1(\.0{1,9})?)$")]
 """A decimal number from "0" to "1" written as text."""
+OpenFraction = Annotated[str, StringConstraints(max_length=16, pattern=r"^0\.[0-9]{0,8}[1-9][0-9]{0,8}$")]
+"""A decimal number above "0" and below "1" written as text."""
 MetricName = Annotated[str, StringConstraints(max_length=16, pattern=r"^(AUC|UAUC|(NDCG|MAP)@([1-9]|[1-4][0-9]|50))$")]
 """An offline metric: AUC, UAUC, NDCG@k or MAP@k with k from 1 to 50."""
 CronExpression = Annotated[
@@ -78,6 +84,33 @@ CronExpression = Annotated[
 """Minute, hour, day of month, month, day of week; or @daily and its like."""
 TimeZone = Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}$")]
 """A name of the IANA time zone database, for example Europe/Berlin."""
+
+
+def _pattern(alias: Any) -> str:
+    """Return the pattern of a text type above."""
+    return next(str(item.pattern) for item in alias.__metadata__ if isinstance(item, StringConstraints))
+
+
+PATTERN_REMEDIES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        _pattern(ResourceName): "must begin with a letter and use only lower-case letters, digits and dashes",
+        _pattern(DataUri): "must be s3://bucket/key, file:///absolute/path or file:relative/path",
+        _pattern(ModelUri): "must be s3://bucket/key, hf://organisation/name, file:///absolute or file:relative/path",
+        _pattern(HttpUrl): "must be an http:// or https:// address without credentials in it",
+        _pattern(LabelName): "must use only lower-case letters, digits and dashes, with no dash at either end",
+        _pattern(ObjectName): "must be a Kubernetes object name: lower-case letters, digits, dashes and dots",
+        _pattern(Revision): "must start with a letter or digit and have no spaces",
+        _pattern(ImageName): "must be a container image without spaces, for example registry/name:tag",
+        _pattern(DecimalText): 'must be a decimal number in quotes, for example "0.62"',
+        _pattern(PositiveDecimal): 'must be a decimal number above zero in quotes, for example "0.0001" or "1e-4"',
+        _pattern(Fraction): 'must be a decimal number from "0" to "1" in quotes, for example "0.05"',
+        _pattern(OpenFraction): 'must be a decimal number above "0" and below "1" in quotes, for example "0.05"',
+        _pattern(MetricName): "must be AUC, UAUC, NDCG@k or MAP@k with k from 1 to 50, for example NDCG@5",
+        _pattern(CronExpression): 'must be five cron fields or @daily and its like, for example "0 3 * * 1"',
+        _pattern(TimeZone): "must be an IANA time zone, for example Europe/Berlin",
+    }
+)
+"""What to say when a text does not match its pattern."""
 
 
 def as_float(text: str) -> float:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from thinkrec_crds.fields import INT32_MAX, Flag, Int32, LabelMap
+from thinkrec_crds.fields import INT32_MAX, Flag, Int32, LabelMap, ResourceName
 from thinkrec_crds.group import API_VERSION
 from thinkrec_crds.model_status import ModelStatus
 from thinkrec_crds.rules import ApiType, Rule
@@ -23,7 +23,7 @@ class ObjectMeta(ApiType):
 
     model_config = ConfigDict(extra="allow")
 
-    name: Annotated[str, Field(min_length=1, max_length=52, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
+    name: ResourceName
     namespace: Annotated[str, Field(min_length=1, max_length=63)] = "default"
     uid: Annotated[str, Field(max_length=128)] = ""
     generation: int = 0

@@ -23,13 +23,15 @@ class Rule:
     """One sentence that must hold for an object.
 
     ``cel`` sees the object as ``self``; ``holds`` sees the same object in Python. ``field`` (Python name) is the
-    member to blame, empty for the object as a whole.
+    member to blame, empty for the object as a whole. ``presence`` rules ask only which members are set, so they can be
+    judged even where a value is wrong.
     """
 
     cel: str
     message: str
     holds: Callable[[Any], bool]
     field: str = ""
+    presence: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +54,18 @@ def exactly_one(*names: str) -> Rule:
         cel=f"{_set_members(names)} == 1",
         message=f"exactly one of {quoted(names)} must be set",
         holds=lambda owner: sum(is_set(owner, name) for name in names) == 1,
+        presence=True,
     )
 
 
-def at_most_one(*names: str) -> Rule:
-    """Return the rule of two members that exclude each other."""
+def not_both(first: str, second: str) -> Rule:
+    """Return the rule of two optional members that exclude each other."""
+    one, other = to_camel(first), to_camel(second)
     return Rule(
-        cel=f"{_set_members(names)} <= 1",
-        message=f"only one of {quoted(names)} must be set",
-        holds=lambda owner: sum(is_set(owner, name) for name in names) <= 1,
+        cel=f"!(has(self.{one}) && has(self.{other}))",
+        message=f"`{one}` and `{other}` must not be set together",
+        holds=lambda owner: not (is_set(owner, first) and is_set(owner, second)),
+        presence=True,
     )
 
 
@@ -70,6 +75,7 @@ def at_least_one(*names: str) -> Rule:
         cel=f"{_set_members(names)} >= 1",
         message=f"at least one of {quoted(names)} must be set",
         holds=lambda owner: any(is_set(owner, name) for name in names),
+        presence=True,
     )
 
 
@@ -113,6 +119,7 @@ def needs(name: str, other: str) -> Rule:
         message=f"`{companion}` must be set when `{member}` is set",
         holds=lambda owner: not is_set(owner, name) or is_set(owner, other),
         field=other,
+        presence=True,
     )
 
 

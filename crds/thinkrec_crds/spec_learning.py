@@ -17,7 +17,7 @@ from thinkrec_crds.fields import (
     PositiveDecimal,
     ShortText,
 )
-from thinkrec_crds.rules import ApiType, Rule, at_most_one, exactly_one, not_above
+from thinkrec_crds.rules import ApiType, Rule, exactly_one, not_above, not_both
 
 Encoder = Literal["MF", "LightGCN", "SASRec"]
 GroupingMethod = Literal["Auto", "Ward", "MiniBatchKMeans"]
@@ -67,7 +67,7 @@ class Lora(ApiType):
 class Adapter(ApiType):
     """Stage 1, thinking activation: one general adapter on text and reasoning."""
 
-    RULES: ClassVar[tuple[Rule, ...]] = (at_most_one("steps", "epochs"),)
+    RULES: ClassVar[tuple[Rule, ...]] = (not_both("steps", "epochs"),)
 
     lora: Lora = Field(default=Lora(), description="Shape of the adapters, here and in the experts.")
     steps: Int32 | None = Field(

@@ -24,7 +24,7 @@ from thinkrec_crds.fields import (
     SecretReference,
     ShortText,
 )
-from thinkrec_crds.rules import ApiType, Rule, at_least_one, at_most_one, not_above
+from thinkrec_crds.rules import ApiType, Rule, at_least_one, not_above, not_both
 
 DeletionPolicy = Literal["Retain", "Delete"]
 FusionMethod = Literal["Exact", "PeftLinear"]
@@ -130,7 +130,7 @@ class ServingLimits(ApiType):
 class Serving(ApiType):
     """The Triton deployment and the gateway in front of it."""
 
-    RULES: ClassVar[tuple[Rule, ...]] = (at_most_one("replicas", "autoscaling"),)
+    RULES: ClassVar[tuple[Rule, ...]] = (not_both("replicas", "autoscaling"),)
 
     image: ImageName | None = Field(default=None, description="Triton image; unset uses the operator's own.")
     gateway_image: ImageName | None = Field(default=None, description="Gateway image; unset uses the operator's own.")
