@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From views and the chosen revision to typed children. Pure; `manifests/` turns them into Kubernetes objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from thinkrec_crds.artifact import Digest
+from thinkrec_crds.model import ModelSpec
+from thinkrec_crds.spec_training import StageOverride
+from thinkrec_crds.stage_kinds import SEMANTICS_VERSION, StageKind
+from thinkrec_crds.stages import CheckpointOptions, InputRef, StageSpec, StoreOptions
+from thinkrec_operator import parameters as read
+from thinkrec_operator.graph import SERVING_ROLE, Comparator, Stage
+from thinkrec_operator.names import artifact_uri, child_name, content_hash, stage_config_map_name
+from thinkrec_operator.observed import Observed, RevisionRecord
+from thinkrec_operator.plan import (
+    Child,
+    ConfigMapChild,
+    ControllerRevisionChild,
+    DeploymentChild,
+    JobChild,
+    Owner,
+    PodSettings,
+    SecretEnvironment,
+    ServiceChild,
+)
+from thinkrec_operator.work import Results, StageView, retrain_token
+
+STAGE_FILE = "stage.json"
+SERVING_FILE = "serving.json"
+SOURCE_PREFIX = "SOURCE_"
+"""Prefix of a source's credentials where the store's own Secret already uses the plain names."""
+
+_READS_BASE_MODEL = frozenset(StageKind) - {StageKind.DATASET, StageKind.COLLABORATIVE, StageKind.GATE}
+
+
+def owner_of(observed: Observed) -> Owner:
+    """Return the model as the owner of its children."""
+    meta = observed.model.metadata
+    return Owner(meta.name, meta.namespace, meta.uid, meta.generation, retrain_token(observed))
+
+
+def stage_children(observed: Observed, view: StageView, results: Results, comparator: Comparator | None) -> list[Child]:
+    """Return the ConfigMap and the Job of a stage whose inputs are all published."""
+    owner, stage = owner_of(observed), stage_spec(observed.model.spec, view.stage, results, comparator)
+    text = stage.to_json(indent=2) + "\n"
+    config_map = stage_config_map_name(owner.name, text)
+    settings = pod_settings(observed, view.stage.kind)
+    return [
+        ConfigMapChild(config_map, owner, ((STAGE_FILE, text),), "training"),
+        JobChild(view.job_name, owner, stage, view.stage.title, config_map, settings),
+    ]
+
+
+def stage_spec(spec: ModelSpec, stage: Stage, results: Results, comparator: Comparator | None) -> StageSpec:
+    """Return what the stage's process is told; addresses are as the user typed them."""
+    root, checkpoint = spec.artifacts.storage_uri, spec.training.checkpoint
+    inputs = tuple(
+        InputRef(
+            name=item.role,
+            kind=item.kind,
+            key=item.key,
+            uri=artifact_uri(root, item.kind, item.key),
+            digest=_digest(item.role, item.key, results, comparator),
+        )
+        for item in stage.inputs
+    )
+    return StageSpec(
+        kind=stage.kind,
+        name=stage.role,
+        key=stage.key,
+        semantics_version=SEMANTICS_VERSION[stage.kind],
+        seed=spec.training.seed,
+        parameters=stage.parameters,
+        inputs=inputs,
+        output_uri=artifact_uri(root, stage.kind, stage.key),
+        store=StoreOptions(endpoint=spec.artifacts.endpoint, region=spec.artifacts.region),
+        checkpoint=CheckpointOptions(
+            storage_uri=checkpoint.storage_uri,
+            period_seconds=checkpoint.period_seconds,
+            resume_policy=checkpoint.resume_policy,
+        ),
+    )
+
+
+def _digest(role: str, key: str, results: Results, comparator: Comparator | None) -> Digest:
+    if role == SERVING_ROLE and comparator is not None:
+        return comparator.digest
+    digest = results[key].digest
+    assert digest is not None, "finished work always carries a digest"
+    return digest
+
+
+def pod_settings(observed: Observed, kind: StageKind) -> PodSettings:
+    """Return `spec.training` with the override of this stage laid over it."""
+    training = observed.model.spec.training
+    over = next((item for item in training.stages if item.name == kind.value), StageOverride(name=kind.value))
+    limit, deadline = over.backoff_limit, over.active_deadline_seconds
+    return PodSettings(
+        image=over.image or training.image or observed.settings.trainer_image,
+        args=training.args,
+        resources=over.resources or training.resources,
+        backoff_limit=training.backoff_limit if limit is None else limit,
+        active_deadline_seconds=training.active_deadline_seconds if deadline is None else deadline,
+        ttl_seconds_after_finished=training.ttl_seconds_after_finished,
+        termination_grace_period_seconds=training.termination_grace_period_seconds,
+        service_account_name=training.service_account_name,
+        priority_class_name=training.priority_class_name,
+        queue_name=training.queue_name,
+        node_selector=training.node_selector,
+        tolerations=training.tolerations,
+        pod_template=training.pod_template,
+        secrets=_secrets(observed.model.spec, kind),
+    )
+
+
+def _secrets(spec: ModelSpec, kind: StageKind) -> tuple[SecretEnvironment, ...]:
+    """Return the Secrets a stage needs and no other; the store's comes first and keeps the plain variable names."""
+    sources = []
+    if kind is StageKind.DATASET and spec.dataset.secret_ref:
+        sources.append(spec.dataset.secret_ref.name)
+    if kind in _READS_BASE_MODEL and spec.base_model.secret_ref:
+        sources.append(spec.base_model.secret_ref.name)
+    store = spec.artifacts.secret_ref.name if spec.artifacts.secret_ref else None
+    prefix = SOURCE_PREFIX if store else ""
+    found = [SecretEnvironment(store)] if store else []
+    found += [SecretEnvironment(name, prefix) for name in dict.fromkeys(sources) if name != store]
+    if kind in (StageKind.KEYWORDS, StageKind.TRACES) and spec.teacher.secret_ref:
+        found.append(SecretEnvironment(spec.teacher.secret_ref.name))
+    return tuple(found)
+
+
+def revision_child(observed: Observed, record: RevisionRecord) -> Child:
+    """Return the child that keeps a revision's lineage."""
+    return ControllerRevisionChild(owner_of(observed), record)
+
+
+def serving_children(observed: Observed, target: RevisionRecord) -> list[Child]:
+    """Return ConfigMap, Deployment and Service that serve one revision."""
+    owner, deployment = owner_of(observed), deployment_child(observed, target)
+    config = ConfigMapChild(
+        deployment.config_map, owner, ((SERVING_FILE, _serving_file(observed.model.spec)),), "serving"
+    )
+    return [config, deployment, ServiceChild(owner.name, owner)]
+
+
+def deployment_child(observed: Observed, target: RevisionRecord) -> DeploymentChild:
+    """Return the Deployment of a revision, with the digest of everything that makes its pods what they are."""
+    spec, owner = observed.model.spec, owner_of(observed)
+    image = spec.serving.image or observed.settings.inference_image
+    config_map = child_name(owner.name, "serving", content_hash(_serving_file(spec))[:10])
+    wish: dict[str, Any] = spec.serving.model_dump(mode="json", by_alias=True, exclude={"revision", "update_policy"})
+    base = read.base_model(spec)
+    parts = [wish, target.bundle.digest, base.model_dump(mode="json"), image, config_map]
+    return DeploymentChild(
+        name=child_name(owner.name, "serving"),
+        owner=owner,
+        revision=target.name,
+        bundle=target.bundle,
+        bundle_uri=artifact_uri(spec.artifacts.storage_uri, StageKind.BUNDLE, target.bundle.key),
+        base_model=base,
+        artifacts=spec.artifacts,
+        serving=spec.serving,
+        image=image,
+        fetch_image=spec.training.image or observed.settings.trainer_image,
+        config_map=config_map,
+        secrets=_secrets(spec, StageKind.BUNDLE),
+        spec_hash=content_hash(parts),
+    )
+
+
+def _serving_file(spec: ModelSpec) -> str:
+    body = spec.serving.model_copy(update={"revision": None})
+    return body.to_json(indent=2) + "\n"

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The decision: `reconcile(observed) -> Plan`. Pure and level-triggered.
+
+No clock, API, environment or memory: what is to be done follows from what is there. Calling it twice, missing a call, or
+stopping between two of a plan's writes leads to the same end.
+"""
+
+from __future__ import annotations
+
+from thinkrec_crds.conditions import Reason
+from thinkrec_crds.stage_kinds import StageKind
+from thinkrec_operator import children as build
+from thinkrec_operator import report, revisions, status, work
+from thinkrec_operator.events import events_between
+from thinkrec_operator.graph import Graph
+from thinkrec_operator.observed import Observed, RevisionRecord
+from thinkrec_operator.plan import Child, ChildKind, ConfigMapChild, Deletion, Plan
+from thinkrec_operator.revisions import Choice
+from thinkrec_operator.status import Facts, Failure
+from thinkrec_operator.work import Results, StageView
+
+
+def reconcile(observed: Observed) -> Plan:
+    """Return what must exist, what must go, the status, the events, and when to look again."""
+    if observed.model.metadata.deletion_timestamp is not None:
+        return _wind_down(observed)
+    results = work.finished_work(observed)
+    graph = work.current_graph(observed, results)
+    views = work.view_stages(observed, graph, results)
+    made = revisions.candidate(observed, graph, results, work.retrain_token(observed))
+    choice = revisions.choose(observed, made)
+    facts = _facts(observed, graph, views, made, choice)
+    refused = facts.failure is not None and facts.failure.reason == Reason.LOCAL_URI_NOT_SUPPORTED
+    children = _children(facts, graph, results, refused=refused)
+    conditions = status.first_conditions(observed) if observed.first_visit else status.conditions(facts)
+    written = report.status_of(facts, conditions, graph.expert_count)
+    return Plan(
+        children=tuple(children),
+        deletions=_deletions(facts, graph, children),
+        status=written,
+        events=events_between(observed.model.status, written),
+        requeue_after=_requeue_after(facts),
+    )
+
+
+def _wind_down(observed: Observed) -> Plan:
+    """Return the plan of a model that is being deleted: create nothing, stop what runs."""
+    stops = tuple(
+        Deletion(ChildKind.JOB, job.name, "the model is being deleted")
+        for job in observed.jobs
+        if job.active and not job.deleting
+    )
+    return Plan((), stops, observed.model.status, (), None)
+
+
+def _facts(
+    observed: Observed, graph: Graph, views: tuple[StageView, ...], made: RevisionRecord | None, choice: Choice
+) -> Facts:
+    checked = None
+    if made is not None:
+        compared = made.evaluation.compared
+        checked = revisions.check_gates(
+            observed, made.evaluation.result.metrics, compared.revision if compared else None
+        )
+    background = _repeats_what_serves(observed, graph)
+    return Facts(
+        observed=observed,
+        views=views,
+        complete=graph.expert_count is not None,
+        failure=_failure(observed, graph, views, choice, checked),
+        background=background,
+        made=made,
+        gates=checked,
+        target=choice.target,
+        rolled_out=_rolled_out(observed, choice.target),
+        answers=_answers(observed),
+    )
+
+
+def _repeats_what_serves(observed: Observed, graph: Graph) -> bool:
+    """Return whether the revision in service already is what the spec asks for, and this is only a retraining of it."""
+    serving, dataset = revisions.serving_now(observed), graph.find(StageKind.DATASET)
+    if serving is None or dataset is None or serving.data.results[StageKind.DATASET].key == dataset.key:
+        return False
+    return revisions.same_spec(serving, observed.model.spec)
+
+
+def _failure(
+    observed: Observed,
+    graph: Graph,
+    views: tuple[StageView, ...],
+    choice: Choice,
+    gates: revisions.GateCheck | None,
+) -> Failure | None:
+    relative = None if observed.settings.relative_files else _relative_uri(observed)
+    if relative is not None:
+        reason = Reason.LOCAL_URI_NOT_SUPPORTED
+        return Failure(reason.value, f"{relative}: {reason.meaning} {reason.remedy}")
+    if choice.pin_missing:
+        reason, pin = Reason.REVISION_NOT_FOUND, observed.model.spec.serving.revision
+        return Failure(reason.value, f"`spec.serving.revision` is {pin}: {reason.meaning} {reason.remedy}")
+    failed = next((view for view in views if view.state == "Failed"), None)
+    if failed is not None:
+        return _stage_failure(failed)
+    if graph.expert_count is None and (gate := _finished(views, StageKind.GATE)):
+        message = f"stage gate published no count `groups` from 1 up; it published {dict(gate.result.counts if gate.result else {})}"
+        return Failure(Reason.TRAINING_FAILED.value, message, StageKind.GATE)
+    if gates is not None and not gates.passed:
+        return Failure(Reason.GATE_FAILED.value, f"{gates.message}. {Reason.GATE_FAILED.meaning}")
+    return None
+
+
+def _finished(views: tuple[StageView, ...], kind: StageKind) -> StageView | None:
+    return next((view for view in views if view.stage.kind is kind and view.result is not None), None)
+
+
+def _stage_failure(view: StageView) -> Failure:
+    """Return the failure of a stage: what only the user can put right keeps its own reason."""
+    cause, message = view.reason or Reason.TRAINING_FAILED.value, f"{view.stage.title}: {view.message}"
+    if view.stage.kind is StageKind.EVALUATE:
+        return Failure(Reason.EVALUATION_FAILED.value, message, view.stage.kind, cause)
+    stalling = cause in {item.value for item in status.STALLING}
+    return Failure(cause if stalling else Reason.TRAINING_FAILED.value, message, view.stage.kind, cause)
+
+
+def _relative_uri(observed: Observed) -> str | None:
+    spec = observed.model.spec
+    named = {
+        "spec.baseModel.storageUri": spec.base_model.storage_uri,
+        "spec.dataset.storageUri": spec.dataset.storage_uri,
+        "spec.dataset.items.storageUri": spec.dataset.items.storage_uri,
+        "spec.collaborative.checkpointUri": spec.collaborative.checkpoint_uri or "",
+        "spec.artifacts.storageUri": spec.artifacts.storage_uri,
+        "spec.training.checkpoint.storageUri": spec.training.checkpoint.storage_uri or "",
+    }
+    for name, uri in named.items():
+        if uri.startswith("file:") and not uri.startswith("file:/"):
+            return f"`{name}` is {uri}"
+    return None
+
+
+def _answers(observed: Observed) -> bool:
+    return observed.serving is not None and observed.serving.ready_replicas >= 1
+
+
+def _rolled_out(observed: Observed, target: RevisionRecord | None) -> bool:
+    serving = observed.serving
+    if serving is None or target is None or serving.revision != target.name or not serving.current:
+        return False
+    if serving.spec_hash != build.deployment_child(observed, target).spec_hash:
+        return False
+    wanted = observed.model.spec.serving.effective_replicas
+    return serving.ready_replicas >= wanted and (wanted > 0 or serving.replicas == 0)
+
+
+def _children(facts: Facts, graph: Graph, results: Results, *, refused: bool) -> list[Child]:
+    observed, found = facts.observed, list[Child]()
+    compared = work.compared_bundle(observed, graph)
+    for view in facts.views:
+        wanted = view.start and not refused
+        if wanted or (view.job is not None and view.job.active and not view.job.deleting and view.result is None):
+            found += build.stage_children(observed, view, results, compared)
+    if facts.made is not None:
+        found.append(build.revision_child(observed, facts.made))
+    if facts.target is not None and observed.settings.serve and not refused:
+        found += build.serving_children(observed, facts.target)
+    return found
+
+
+def _deletions(facts: Facts, graph: Graph, children: list[Child]) -> tuple[Deletion, ...]:
+    observed, wanted = facts.observed, {stage.key for stage in graph.stages}
+    found = [Deletion(ChildKind.JOB, v.job_name, "it failed before the last change") for v in facts.views if v.replace]
+    found += [
+        Deletion(ChildKind.JOB, job.name, "the spec no longer asks for its work")
+        for job in observed.jobs
+        if job.active and not job.deleting and job.key not in wanted
+    ]
+    kept = {child.name for child in children if isinstance(child, ConfigMapChild)}
+    found += [
+        Deletion(ChildKind.CONFIG_MAP, name, "no Job reads it") for name in observed.config_maps if name not in kept
+    ]
+    keep = (facts.made, facts.target, revisions.serving_now(observed), revisions.newest(observed.revisions))
+    found += [
+        Deletion(ChildKind.CONTROLLER_REVISION, record.name, "it is beyond `spec.revisionHistoryLimit`")
+        for record in revisions.surplus(observed, keep)
+    ]
+    return tuple(found)
+
+
+def _requeue_after(facts: Facts) -> float | None:
+    """Return the seconds to the next moment at which time alone changes the outcome; 0 asks for another look at once."""
+    observed = facts.observed
+    if observed.first_visit:
+        return 0.0
+    moments = [status.stale_time(facts), *(view.job.next_attempt_time for view in facts.views if view.job)]
+    waits = [
+        (moment - observed.now).total_seconds() for moment in moments if moment is not None and moment > observed.now
+    ]
+    if any(view.job is not None and view.job.active for view in facts.views):
+        waits.append(float(observed.settings.progress_period_seconds))
+    return min(waits, default=None)

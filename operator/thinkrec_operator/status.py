@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Status of a model from what was found: conditions with their exact meaning, stages, metrics. Pure.
+
+Ready, Reconciling and Stalled follow kstatus: Reconciling and Stalled are present only while True, never both. A training
+that only repeats an unchanged spec (retrain token) touches neither Ready nor Reconciling nor Stalled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from thinkrec_crds.conditions import MODEL_CONDITIONS, ConditionType, Reason
+from thinkrec_crds.model_status import Condition, ConditionStatus
+from thinkrec_crds.stage_kinds import StageKind
+from thinkrec_operator.observed import Observed, RevisionRecord
+from thinkrec_operator.revisions import GateCheck
+from thinkrec_operator.work import StageView
+
+_TRANSIENT = (ConditionType.RECONCILING, ConditionType.STALLED, ConditionType.STALE)
+_MAX_MESSAGE = 4096
+
+STALLING = MODEL_CONDITIONS[ConditionType.STALLED]
+"""Reasons that Stalled may have; any other cause of a failed stage stalls as TrainingFailed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why the operator cannot go on until something changes."""
+
+    reason: str
+    message: str
+    kind: StageKind | None = None
+    """The stage that failed; None when no stage is to blame."""
+    cause: str = ""
+    """What happened to the stage's Job, as a reason of conditions.py."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything the conditions are decided from."""
+
+    observed: Observed
+    views: tuple[StageView, ...]
+    complete: bool
+    """K is known, so that bundle and evaluation are among the views."""
+    failure: Failure | None
+    background: bool
+    """What is going on only repeats a spec that is already in force."""
+    made: RevisionRecord | None
+    """The revision that the finished work makes."""
+    gates: GateCheck | None
+    target: RevisionRecord | None
+    """The revision that is to serve."""
+    rolled_out: bool
+    """The target answers on the least number of replicas and nothing older is left."""
+    answers: bool
+    """Some revision answers on the least number of replicas."""
+
+    @property
+    def unfinished(self) -> bool:
+        """Return whether training or evaluation is still to be done."""
+        return not self.complete or any(view.result is None for view in self.views)
+
+    @property
+    def working(self) -> bool:
+        """Return whether any Job is active or about to be created."""
+        return any(v.start or v.replace or (v.job is not None and v.job.active) for v in self.views)
+
+    def result_of(self, kind: StageKind) -> bool:
+        """Return whether every stage of that kind is known and published."""
+        found = [view for view in self.views if view.stage.kind is kind]
+        return bool(found) and all(view.result is not None for view in found)
+
+
+@dataclass(slots=True)
+class _Board:
+    """Collects conditions; keeps the time of the last transition where the status did not change."""
+
+    now: datetime
+    generation: int
+    previous: dict[str, Condition]
+    found: list[Condition] = field(default_factory=list)
+
+    def put(self, kind: ConditionType, status: ConditionStatus, reason: str, message: str = "") -> None:
+        before = self.previous.get(kind)
+        same = before is not None and before.status == status
+        self.found.append(
+            Condition(
+                type=kind.value,
+                status=status,
+                observed_generation=self.generation,
+                last_transition_time=before.last_transition_time if before is not None and same else self.now,
+                reason=reason,
+                message=message[:_MAX_MESSAGE],
+            )
+        )
+
+    def when(self, kind: ConditionType, holds: bool, good: Reason, bad: tuple[str, str]) -> None:
+        """Put True with its reason, or False with the given reason and message."""
+        if holds:
+            self.put(kind, "True", good.value, good.meaning)
+        else:
+            self.put(kind, "False", *bad)
+
+
+def first_conditions(observed: Observed) -> tuple[Condition, ...]:
+    """Return what the first visit writes: every lasting condition Unknown, and Reconciling."""
+    board = _board(observed)
+    for kind in MODEL_CONDITIONS:
+        if kind not in _TRANSIENT:
+            board.put(kind, "Unknown", Reason.PENDING.value, Reason.PENDING.meaning)
+    board.put(ConditionType.RECONCILING, "True", Reason.PROGRESSING.value, Reason.PROGRESSING.meaning)
+    return tuple(board.found)
+
+
+def conditions(facts: Facts) -> tuple[Condition, ...]:
+    """Return all conditions of this moment."""
+    board = _board(facts.observed)
+    _ready(board, facts)
+    _available(board, facts)
+    _reconciling_or_stalled(board, facts)
+    _dataset_ready(board, facts)
+    _admitted(board, facts)
+    _training_succeeded(board, facts)
+    _artifacts_stored(board, facts)
+    _evaluated(board, facts)
+    _serving_ready(board, facts)
+    _suspended(board, facts)
+    _stale(board, facts)
+    return tuple(board.found)
+
+
+def _board(observed: Observed) -> _Board:
+    previous = {condition.type: condition for condition in observed.model.status.conditions}
+    return _Board(observed.now, observed.generation, previous)
+
+
+def is_ready(facts: Facts) -> bool:
+    """Return whether the spec of this generation is trained, gated and served."""
+    if facts.failure is not None and not facts.background:
+        return False
+    gated = facts.made is not None and not facts.unfinished and facts.gates is not None and facts.gates.passed
+    if not (gated or facts.background):
+        return False
+    return facts.rolled_out or (facts.answers and _was_ready(facts))
+
+
+def _was_ready(facts: Facts) -> bool:
+    before = facts.observed.model.status.condition(ConditionType.READY)
+    return before is not None and before.status == "True" and before.observed_generation == facts.observed.generation
+
+
+def _ready(board: _Board, facts: Facts) -> None:
+    kind = ConditionType.READY
+    if is_ready(facts):
+        waits = facts.made is not None and facts.target is not None and facts.made.name != facts.target.name
+        reason = Reason.WAITING_FOR_PIN if waits and not facts.background else Reason.SERVING
+        name = facts.target.name if facts.target else ""
+        board.put(kind, "True", reason.value, f"Revision {name} serves. {reason.meaning}")
+    elif facts.failure is not None and not facts.background:
+        board.put(kind, "False", facts.failure.reason, facts.failure.message)
+    elif facts.unfinished:
+        board.put(kind, "False", *_why_unfinished(facts))
+    else:
+        board.put(kind, "False", *_why_not_serving(facts))
+
+
+def _why_unfinished(facts: Facts) -> tuple[str, str]:
+    if facts.observed.model.spec.suspend and not facts.working:
+        return Reason.SUSPENDED.value, f"{Reason.SUSPENDED.meaning} {Reason.SUSPENDED.remedy}"
+    queued = next((view for view in facts.views if view.state == "Queued"), None)
+    if queued is not None:
+        return Reason.WAITING_FOR_QUOTA.value, queued.message or Reason.WAITING_FOR_QUOTA.meaning
+    return Reason.PROGRESSING.value, _at_work(facts)
+
+
+def _why_not_serving(facts: Facts) -> tuple[str, str]:
+    if not facts.observed.settings.serve:
+        return Reason.SERVING_NOT_READY.value, "Trained and gated; serving was not started."
+    serving = facts.observed.serving
+    told = serving.message if serving and serving.message else Reason.SERVING_NOT_READY.meaning
+    return Reason.SERVING_NOT_READY.value, told
+
+
+def _at_work(facts: Facts) -> str:
+    names = [v.stage.title for v in facts.views if v.start or v.replace or (v.job is not None and v.job.active)]
+    done = sum(view.result is not None for view in facts.views)
+    total = len(facts.views) if facts.complete else f"{len(facts.views)} known"
+    return f"{done} of {total} stages done; at work: {', '.join(names) or 'none'}."
+
+
+def _available(board: _Board, facts: Facts) -> None:
+    bad = Reason.SERVING_NOT_READY if facts.observed.revisions or facts.made else Reason.NO_REVISION
+    board.when(ConditionType.AVAILABLE, facts.answers, Reason.SERVING, (bad.value, bad.meaning))
+
+
+def _reconciling_or_stalled(board: _Board, facts: Facts) -> None:
+    if facts.background or is_ready(facts):
+        return
+    if facts.failure is not None:
+        board.put(ConditionType.STALLED, "True", facts.failure.reason, facts.failure.message)
+        return
+    rolling = not facts.unfinished and facts.observed.settings.serve
+    suspended = facts.observed.model.spec.suspend and not facts.working
+    if (facts.unfinished and not suspended) or rolling:
+        retried = next((v for v in facts.views if v.job is not None and v.job.active and v.job.failures), None)
+        reason = Reason.PROGRESSING_WITH_RETRY if retried else Reason.PROGRESSING
+        message = f"{retried.stage.title}: {retried.message}" if retried and retried.message else _at_work(facts)
+        board.put(ConditionType.RECONCILING, "True", reason.value, message)
+
+
+def _dataset_ready(board: _Board, facts: Facts) -> None:
+    kind = ConditionType.DATASET_READY
+    failed = next((v for v in facts.views if v.stage.kind is StageKind.DATASET and v.state == "Failed"), None)
+    if facts.result_of(StageKind.DATASET):
+        board.put(kind, "True", Reason.SUCCEEDED.value, "The data was read, checked and split.")
+    elif failed is not None:
+        board.put(kind, "False", failed.reason or Reason.DATASET_INVALID.value, failed.message)
+    else:
+        board.put(kind, "Unknown", Reason.PENDING.value, "The data has not been read yet.")
+
+
+def _admitted(board: _Board, facts: Facts) -> None:
+    kind = ConditionType.ADMITTED
+    if facts.observed.model.spec.training.queue_name is None:
+        board.put(kind, "True", Reason.NO_QUEUE.value, Reason.NO_QUEUE.meaning)
+        return
+    queued = next((view for view in facts.views if view.state == "Queued"), None)
+    if queued is not None:
+        message = queued.message or Reason.WAITING_FOR_QUOTA.meaning
+        board.put(kind, "False", queued.reason or Reason.WAITING_FOR_QUOTA.value, message)
+    elif any(view.job is not None for view in facts.views) or not facts.unfinished:
+        board.put(kind, "True", Reason.SUCCEEDED.value, "The queue admitted the training.")
+    else:
+        board.put(kind, "Unknown", Reason.PENDING.value, Reason.PENDING.meaning)
+
+
+def _training_succeeded(board: _Board, facts: Facts) -> None:
+    kind = ConditionType.TRAINING_SUCCEEDED
+    failed = next((v for v in facts.views if v.state == "Failed" and v.stage.kind is not StageKind.EVALUATE), None)
+    training = [view for view in facts.views if view.stage.kind is not StageKind.EVALUATE]
+    if facts.complete and all(view.result is not None for view in training):
+        board.put(kind, "True", Reason.SUCCEEDED.value, Reason.SUCCEEDED.meaning)
+    elif failed is not None:
+        board.put(
+            kind, "False", failed.reason or Reason.TRAINING_FAILED.value, f"{failed.stage.title}: {failed.message}"
+        )
+    elif facts.failure is not None and facts.failure.kind is not None:
+        board.put(kind, "False", facts.failure.cause or Reason.TRAINING_FAILED.value, facts.failure.message)
+    elif facts.observed.model.spec.suspend and not facts.working:
+        board.put(kind, "False", Reason.SUSPENDED.value, Reason.SUSPENDED.meaning)
+    else:
+        board.put(kind, "False", Reason.JOBS_RUNNING.value, _at_work(facts))
+
+
+def _artifacts_stored(board: _Board, facts: Facts) -> None:
+    if facts.result_of(StageKind.BUNDLE):
+        board.put(ConditionType.ARTIFACTS_STORED, "True", Reason.SUCCEEDED.value, "The bundle is in the store.")
+    else:
+        board.put(ConditionType.ARTIFACTS_STORED, "Unknown", Reason.PENDING.value, "No bundle yet for this spec.")
+
+
+def _evaluated(board: _Board, facts: Facts) -> None:
+    kind = ConditionType.EVALUATED
+    failed = next((v for v in facts.views if v.stage.kind is StageKind.EVALUATE and v.state == "Failed"), None)
+    if facts.gates is not None:
+        bad = (Reason.GATE_FAILED.value, facts.gates.message)
+        board.when(kind, facts.gates.passed, Reason.GATES_PASSED, bad)
+    elif failed is not None:
+        board.put(kind, "False", Reason.EVALUATION_FAILED.value, failed.message)
+    else:
+        board.put(kind, "Unknown", Reason.PENDING.value, "Not evaluated yet.")
+
+
+def _serving_ready(board: _Board, facts: Facts) -> None:
+    kind, serving = ConditionType.SERVING_READY, facts.observed.serving
+    if facts.target is None:
+        board.put(kind, "False", Reason.NO_REVISION.value, Reason.NO_REVISION.meaning)
+    elif facts.rolled_out:
+        board.put(kind, "True", Reason.SERVING.value, f"Revision {facts.target.name} answers.")
+    elif not facts.observed.settings.serve:
+        board.put(kind, "Unknown", Reason.PENDING.value, "Serving was not started.")
+    else:
+        reason = serving.reason if serving and serving.reason else Reason.PROGRESSING.value
+        told = serving.message if serving and serving.message else f"Revision {facts.target.name} is starting."
+        board.put(kind, "False", reason, told)
+
+
+def _suspended(board: _Board, facts: Facts) -> None:
+    bad = (Reason.NOT_SUSPENDED.value, Reason.NOT_SUSPENDED.meaning)
+    board.when(ConditionType.SUSPENDED, facts.observed.model.spec.suspend, Reason.SUSPENDED, bad)
+
+
+def stale_time(facts: Facts) -> datetime | None:
+    """Return the moment from which the served model counts as Stale, or None where no policy or revision is."""
+    schedule = facts.observed.model.spec.schedule
+    if schedule is None or schedule.max_staleness_seconds is None or facts.target is None:
+        return None
+    return facts.target.data.created_time + timedelta(seconds=schedule.max_staleness_seconds)
+
+
+def _stale(board: _Board, facts: Facts) -> None:
+    moment = stale_time(facts)
+    if moment is not None and facts.observed.now >= moment:
+        reason = Reason.OLDER_THAN_POLICY
+        board.put(ConditionType.STALE, "True", reason.value, f"{reason.meaning} {reason.remedy}")
