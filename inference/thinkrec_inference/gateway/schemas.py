@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
+
 from thinkrec_crds.contract import Contract
 from thinkrec_crds.engine_api import Branch, HistoryItem
 

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts the gateway together: settings and parts in, an ASGI application out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from thinkrec_inference.client import TritonClient
+from thinkrec_inference.gateway import errors
+from thinkrec_inference.gateway.events import EventLog
+from thinkrec_inference.gateway.limits import BodyLimit, Measure
+from thinkrec_inference.gateway.metrics import GatewayMetrics
+from thinkrec_inference.gateway.recommend import Recommender
+from thinkrec_inference.gateway.retrieval import load_catalogue
+from thinkrec_inference.gateway.routes import event_routes, health_routes, ranking_routes
+from thinkrec_inference.settings import GatewaySettings
+
+DESCRIPTION = """Recommendations by a language model with thinking traces and per-user fused experts.
+
+Keys are camelCase; snake_case is accepted and then answered. Every error is
+`{error, remedy, field?, received?, details?}`.
+"""
+
+
+def create_app(
+    recommender: Recommender, events: EventLog, close: Callable[[], Awaitable[None]] | None = None
+) -> FastAPI:
+    """Return the application; `close` is awaited at the end, inside the event loop."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        events.close()
+        if close is not None:
+            await close()
+
+    metrics = GatewayMetrics()
+    app = FastAPI(title="thinkrec gateway", version="1", description=DESCRIPTION, lifespan=lifespan)
+    app.include_router(ranking_routes(recommender, metrics))
+    app.include_router(event_routes(events, metrics))
+    app.include_router(health_routes(recommender, metrics))
+    errors.install(app)
+    app.add_middleware(BodyLimit, max_bytes=recommender.settings.max_body_bytes)
+    app.add_middleware(Measure, metrics=metrics)
+    return app
+
+
+async def serve(settings: GatewaySettings) -> None:
+    """Load the catalogue, connect to Triton and answer until SIGTERM or SIGINT."""
+    catalogue = load_catalogue(settings.bundle_dir)
+    triton = TritonClient(settings.triton_grpc, timeout_seconds=settings.deadline_seconds)
+    recommender = Recommender(catalogue, triton, settings)
+    app = create_app(recommender, EventLog(settings.events_dir), triton.close)
+    config = uvicorn.Config(
+        app,
+        host=settings.gateway_host,
+        port=settings.gateway_port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=int(settings.deadline_seconds) + 1,
+    )
+    await uvicorn.Server(config).serve()

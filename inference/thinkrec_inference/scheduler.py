@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One worker thread that owns torch: merges concurrent score requests and gives explanations the time between.
+
+Order of work: control (a swap of the bundle) before scores, scores before explanations. A score batch is closed by its
+token budget or by a short delay after its first request; an explanation advances by one event at a time, round robin,
+so that a score never waits for more than one decoding step (references: Orca, iteration-level scheduling, OSDI 2022).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from thinkrec_crds.engine_api import ExplainEvent, ExplainRequest, ScoreRequest, ScoreResponse
+from thinkrec_inference.engine_metrics import EngineMetrics
+from thinkrec_inference.refusal import Refused
+
+
+class ScoringEngine(Protocol):
+    """What the scheduler needs of the engine; score, explain and swap are called from the one worker thread only."""
+
+    @property
+    def generation(self) -> str:
+        """Return the digest of the bundle that answers now."""
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Sequence[ScoreResponse]:
+        """Score several users in one forward pass, answers in order; raise Refused for a bad request."""
+
+    def explain(self, request: ExplainRequest) -> Iterator[ExplainEvent]:
+        """Yield the explanation piece by piece, the last piece with `done`."""
+
+    def tokens(self, request: ScoreRequest) -> int:
+        """Return how many tokens the request costs without any cached prefix; called from any thread."""
+
+    def swap(self, bundle: Path) -> None:
+        """Load and check another bundle over the same base model, then serve it; on any error keep the old one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When batches close and when requests are turned away."""
+
+    batch_tokens: int = 16_384
+    """Tokens of one score batch (prefixes and suffixes); one request alone may exceed it."""
+    batch_delay_seconds: float = 0.003
+    """How long the first request of a batch waits for company; Triton's own queue waits as long."""
+    deadline_seconds: float = 10.0
+    """A backlog beyond this is refused at once: the answer would come too late for its caller."""
+    max_explanations: int = 32
+    """Explanations in progress; each holds the KV rows of its prompt."""
+
+
+@dataclass(slots=True)
+class _ScoreJob:
+    request: ScoreRequest
+    tokens: int
+    arrived: float
+    """Seconds of the monotonic clock."""
+    future: Future[ScoreResponse] = field(default_factory=Future)
+
+
+@dataclass(slots=True)
+class ExplainJob:
+    """One explanation in progress; `emit` is called from the worker thread with events, then once with None."""
+
+    request: ExplainRequest
+    emit: Callable[[ExplainEvent | Exception | None], None]
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    events: Iterator[ExplainEvent] | None = None
+
+
+class Scheduler:
+    """Queues in front of the engine, and the thread that empties them."""
+
+    def __init__(
+        self, engine: ScoringEngine, limits: Limits, metrics: EngineMetrics, *, tokens_per_second: float
+    ) -> None:
+        self.engine = engine
+        self.limits = limits
+        self.metrics = metrics
+        self.tokens_per_second = tokens_per_second
+        """Measured; starts with the speed of the golden prompts."""
+        self._changed = threading.Condition()
+        self._controls: deque[Callable[[], None]] = deque()
+        self._scores: deque[_ScoreJob] = deque()
+        self._explanations: deque[ExplainJob] = deque()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="torch", daemon=True)
+
+    def start(self) -> None:
+        """Start the worker thread."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finish the step in hand, fail what is queued, end the thread."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+        for job in self._scores:
+            job.future.set_exception(_stopping())
+        for explanation in self._explanations:
+            explanation.emit(_stopping())
+            explanation.emit(None)
+
+    # -- what callers do, from any thread ------------------------------------------------------------------------
+
+    def submit(self, requests: Sequence[ScoreRequest]) -> list[Future[ScoreResponse]]:
+        """Queue the requests and return their futures; raise Refused (503) when the backlog exceeds the deadline."""
+        now = time.monotonic()
+        jobs = [_ScoreJob(request, self.engine.tokens(request), now) for request in requests]
+        with self._changed:
+            self._admit()
+            self._scores.extend(jobs)
+            self.metrics.queued_tokens.set(self._queued_tokens())
+            self._changed.notify()
+        return [job.future for job in jobs]
+
+    def explain(self, job: ExplainJob) -> None:
+        """Queue an explanation; raise Refused (503) when too many are in progress."""
+        with self._changed:
+            if len(self._explanations) >= self.limits.max_explanations:
+                raise Refused(
+                    503,
+                    f"{self.limits.max_explanations} explanations are in progress already",
+                    "Ask again in a few seconds, or ask without an explanation.",
+                    retry_after=5,
+                )
+            self._admit()
+            self._explanations.append(job)
+            self.metrics.decode_slots_used.set(len(self._explanations))
+            self._changed.notify()
+
+    def call(self, work: Callable[[], None]) -> Future[None]:
+        """Run `work` on the worker thread between two batches."""
+        future: Future[None] = Future()
+        with self._changed:
+            self._controls.append(lambda: _settle(future, work))
+            self._changed.notify()
+        return future
+
+    def backlog_seconds(self) -> float:
+        """Return how long the queued score requests will take at the measured speed."""
+        return self._queued_tokens() / self.tokens_per_second
+
+    def _queued_tokens(self) -> int:
+        return sum(job.tokens for job in self._scores)
+
+    def _admit(self) -> None:
+        if self._stopping:
+            raise _stopping()
+        backlog = self.backlog_seconds()
+        if backlog > self.limits.deadline_seconds:
+            raise Refused(
+                503,
+                f"the engine has {backlog:.1f} s of work queued, more than the deadline of "
+                f"{self.limits.deadline_seconds:g} s",
+                "Ask again after the time in Retry-After, or add replicas.",
+                retry_after=max(1, math.ceil(backlog - self.limits.deadline_seconds)),
+            )
+
+    # -- the worker thread ---------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while self._wait():
+            if control := self._pop_control():
+                control()
+            elif batch := self._pop_batch():
+                self._score(batch)
+            else:
+                self._step_explanation()
+
+    def _wait(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping or self._controls or self._scores or self._explanations)
+            return not self._stopping
+
+    def _pop_control(self) -> Callable[[], None] | None:
+        with self._changed:
+            return self._controls.popleft() if self._controls else None
+
+    def _pop_batch(self) -> list[_ScoreJob]:
+        with self._changed:
+            if not self._scores:
+                return []
+            closes = self._scores[0].arrived + self.limits.batch_delay_seconds
+            self._changed.wait_for(self._full, timeout=max(0.0, closes - time.monotonic()))
+            batch: list[_ScoreJob] = []
+            room = self.limits.batch_tokens
+            while self._scores and (not batch or self._scores[0].tokens <= room):
+                job = self._scores.popleft()
+                room -= job.tokens
+                if job.future.set_running_or_notify_cancel():
+                    batch.append(job)
+            self.metrics.queued_tokens.set(self._queued_tokens())
+            return batch
+
+    def _full(self) -> bool:
+        return self._stopping or self._queued_tokens() >= self.limits.batch_tokens
+
+    def _score(self, batch: list[_ScoreJob]) -> None:
+        tokens = sum(job.tokens for job in batch)
+        self.metrics.inflight_tokens.set(tokens)
+        started = time.monotonic()
+        try:
+            answers = self.engine.score([job.request for job in batch])
+        except Exception as error:  # any failure of a merged batch: only the guilty request may suffer
+            self._score_apart(batch, error)
+        else:
+            self._learn_speed(tokens, time.monotonic() - started)
+            self.metrics.observe_batch(tokens, answers)
+            for job, answer in zip(batch, answers, strict=True):
+                job.future.set_result(answer)
+        finally:
+            self.metrics.inflight_tokens.set(0)
+
+    def _score_apart(self, batch: list[_ScoreJob], error: Exception) -> None:
+        if len(batch) == 1:
+            batch[0].future.set_exception(error)
+            return
+        for job in batch:
+            self._score([job])
+
+    def _learn_speed(self, tokens: int, seconds: float) -> None:
+        measured = tokens / max(seconds, 1e-6)
+        self.tokens_per_second += 0.2 * (measured - self.tokens_per_second)
+        self.metrics.tokens_per_second.set(self.tokens_per_second)
+
+    def _step_explanation(self) -> None:
+        with self._changed:
+            if not self._explanations:
+                return
+            job = self._explanations[0]
+        more = self._advance(job)
+        with self._changed:
+            self._explanations.remove(job)
+            if more:
+                self._explanations.append(job)
+            self.metrics.decode_slots_used.set(len(self._explanations))
+        if not more:
+            job.emit(None)
+
+    def _advance(self, job: ExplainJob) -> bool:
+        """Emit the next event; return whether there is more to come."""
+        try:
+            if job.cancelled.is_set():
+                _close(job.events)
+                return False
+            job.events = job.events or self.engine.explain(job.request)
+            event = next(job.events, None)
+        except Exception as error:  # handed to the caller, who is waiting on the stream
+            job.emit(error)
+            return False
+        if event is not None:
+            job.emit(event)
+        return event is not None and not event.done
+
+
+def _close(events: Iterator[ExplainEvent] | None) -> None:
+    close = getattr(events, "close", None)
+    if close is not None:
+        close()
+
+
+def _settle(future: Future[None], work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Exception as error:  # handed to whoever waits on the future
+        future.set_exception(error)
+    else:
+        future.set_result(None)
+
+
+def _stopping() -> Refused:
+    return Refused(503, "the engine is stopping", "Ask another replica.", retry_after=1)
