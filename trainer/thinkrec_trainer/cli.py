@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of the trainer image. Exit codes: 0 done, 64 bad input, 75 temporary, 143 interrupted, 1 defect."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from thinkrec_crds.artifact import ExitCode
+from thinkrec_crds.stages import StoreOptions
+from thinkrec_trainer.errors import BadInput, StageError
+from thinkrec_trainer.logs import configure_logs
+
+app = typer.Typer(
+    help=__doc__,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+Endpoint = Annotated[str | None, typer.Option(help="S3 endpoint, for example http://127.0.0.1:8333; default: AWS.")]
+Region = Annotated[str | None, typer.Option(help="S3 region.")]
+
+
+@app.callback()
+def _start() -> None:
+    configure_logs()
+
+
+@app.command()
+def run(
+    stage: Annotated[Path, typer.Argument(help="The stage's description (StageSpec as JSON).")],
+) -> None:
+    """Run one stage and publish its artifact.
+
+    A key that is already published ends at once with 0. Progress goes to standard output as JSON lines, logs go to
+    standard error, the termination message goes to $THINKREC_TERMINATION_PATH (default /dev/termination-log).
+
+    Example: `python -m thinkrec_trainer run /etc/thinkrec/stage.json`
+    """
+    from thinkrec_trainer.protocol import run_stage
+
+    raise typer.Exit(run_stage(stage))
+
+
+@app.command()
+def fetch(
+    uri: Annotated[str, typer.Argument(help="An artifact, a file or folder, or hf://organisation/name@revision.")],
+    to: Annotated[Path, typer.Option(help="Folder for the files: empty, missing, or filled by an earlier fetch.")],
+    manifest_digest: Annotated[
+        str | None, typer.Option(help="Refuse any other artifact than the one with this digest (sha256:...).")
+    ] = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Bring an artifact or a base model into a folder; every file of an artifact is verified.
+
+    Example: `python -m thinkrec_trainer fetch s3://models/bundle/4f0c… --to /bundle --manifest-digest sha256:9d1e…`
+
+    Example: `python -m thinkrec_trainer fetch hf://HuggingFaceTB/SmolLM2-135M-Instruct --to /model`
+    """
+    from thinkrec_trainer.delivery import deliver
+
+    try:
+        deliver(uri, to, StoreOptions(endpoint=endpoint, region=region), manifest_digest)
+    except StageError as error:
+        _fail(error)
+    typer.echo(str(to))
+
+
+@app.command()
+def show(
+    uri: Annotated[str, typer.Argument(help="Folder of an artifact.")],
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Print an artifact's manifest and its digest as JSON.
+
+    Example: `python -m thinkrec_trainer show file:store/dataset/4f0c…`
+    """
+    from thinkrec_trainer.store import open_blobs, read_manifest
+
+    try:
+        published = read_manifest(open_blobs(uri, StoreOptions(endpoint=endpoint, region=region)))
+        if published is None:
+            raise BadInput(f"nothing is published at {uri}")
+    except StageError as error:
+        _fail(error)
+    body = {"digest": published.digest, "manifest": json.loads(published.manifest.to_json())}
+    typer.echo(json.dumps(body, indent=2, ensure_ascii=False))
+
+
+def _fail(error: StageError) -> NoReturn:
+    typer.echo(f"error: {error}", err=True)
+    raise typer.Exit(ExitCode(error.exit_code))

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which module runs which stage. Imported only when the stage runs: the dataset stage must not wait for torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import cast
+
+from thinkrec_crds.stage_kinds import StageKind
+from thinkrec_trainer.context import StageContext, StageResult
+
+StageFunction = Callable[[StageContext], StageResult]
+
+MODULES: dict[StageKind, str] = {
+    StageKind.DATASET: "thinkrec_trainer.dataset",
+    StageKind.KEYWORDS: "thinkrec_trainer.keywords",
+    StageKind.COLLABORATIVE: "thinkrec_trainer.collaborative",
+    StageKind.TRACES: "thinkrec_trainer.traces",
+    StageKind.ADAPTER: "thinkrec_trainer.adapter",
+    StageKind.PROJECTOR: "thinkrec_trainer.projector",
+    StageKind.GATE: "thinkrec_trainer.gate",
+    StageKind.EXPERT: "thinkrec_trainer.expert",
+    StageKind.BUNDLE: "thinkrec_trainer.bundle",
+    StageKind.EVALUATE: "thinkrec_trainer.evaluate",
+}
+
+
+def stage_function(kind: StageKind) -> StageFunction:
+    """Import the stage's module and return its `run`."""
+    module = importlib.import_module(MODULES[kind])
+    return cast(StageFunction, module.run)
