@@ -77,7 +77,6 @@ def stage_spec(spec: ModelSpec, stage: Stage, results: Results, comparator: Comp
         output_uri=artifact_uri(root, stage.kind, stage.key),
         store=StoreOptions(endpoint=spec.artifacts.endpoint, region=spec.artifacts.region),
         checkpoint=CheckpointOptions(
-            storage_uri=checkpoint.storage_uri,
             period_seconds=checkpoint.period_seconds,
             resume_policy=checkpoint.resume_policy,
         ),

@@ -58,9 +58,8 @@ def _condition_events(before: ModelStatus, after: ModelStatus) -> Iterator[Event
         if old is not None and (old.status, old.reason) == (condition.status, condition.reason):
             continue
         true, known = condition.status == "True", old is not None and old.status != "Unknown"
-        if true and condition.type in _WARNED_WHEN_TRUE:
-            yield Event("Warning", condition.reason, condition.message)
-        elif condition.status == "False" and condition.type in _WARNED_WHEN_FALSE:
+        warns = _WARNED_WHEN_TRUE if true else _WARNED_WHEN_FALSE if condition.status == "False" else ()
+        if condition.type in warns:
             yield Event("Warning", condition.reason, condition.message)
         elif true and condition.type in _TOLD_WHEN_TRUE and (old is None or old.status != "True"):
             yield Event("Normal", condition.type, condition.message)

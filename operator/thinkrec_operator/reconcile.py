@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The decision: `reconcile(observed) -> Plan`. Pure and level-triggered.
 
-No clock, API, environment or memory: what is to be done follows from what is there. Calling it twice, missing a call, or
-stopping between two of a plan's writes leads to the same end.
+No clock, API, environment or memory: what is to be done follows from what is there. Calling it twice, missing a call,
+or stopping between two of a plan's writes leads to the same end.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def _failure(
     if failed is not None:
         return _stage_failure(failed)
     if graph.expert_count is None and (gate := _finished(views, StageKind.GATE)):
-        message = f"stage gate published no count `groups` from 1 up; it published {dict(gate.result.counts if gate.result else {})}"
+        told = dict(gate.result.counts) if gate.result else {}
+        message = f"stage gate published no count `groups` from 1 up; it published {told}"
         return Failure(Reason.TRAINING_FAILED.value, message, StageKind.GATE)
     if gates is not None and not gates.passed:
         return Failure(Reason.GATE_FAILED.value, f"{gates.message}. {Reason.GATE_FAILED.meaning}")
@@ -131,7 +132,6 @@ def _relative_uri(observed: Observed) -> str | None:
         "spec.dataset.items.storageUri": spec.dataset.items.storage_uri,
         "spec.collaborative.checkpointUri": spec.collaborative.checkpoint_uri or "",
         "spec.artifacts.storageUri": spec.artifacts.storage_uri,
-        "spec.training.checkpoint.storageUri": spec.training.checkpoint.storage_uri or "",
     }
     for name, uri in named.items():
         if uri.startswith("file:") and not uri.startswith("file:/"):
@@ -188,7 +188,7 @@ def _deletions(facts: Facts, graph: Graph, children: list[Child]) -> tuple[Delet
 
 
 def _requeue_after(facts: Facts) -> float | None:
-    """Return the seconds to the next moment at which time alone changes the outcome; 0 asks for another look at once."""
+    """Return the seconds until time alone may change the outcome; 0 asks for another look at once."""
     observed = facts.observed
     if observed.first_visit:
         return 0.0

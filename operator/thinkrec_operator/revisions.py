@@ -49,7 +49,7 @@ def by_bundle(records: Sequence[RevisionRecord], key: str) -> RevisionRecord | N
 
 
 def serving_now(observed: Observed) -> RevisionRecord | None:
-    """Return the revision in service: the Deployment's, else the one in status, else the newest that passed its gates."""
+    """Return the revision in service: the Deployment's, else the status's, else the newest that passed its gates."""
     deployed = by_name(observed.revisions, observed.serving.revision if observed.serving else None)
     told = by_name(observed.revisions, observed.model.status.serving_revision)
     passed = [record for record in observed.revisions if record.evaluation.gates_passed]

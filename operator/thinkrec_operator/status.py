@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Status of a model from what was found: conditions with their exact meaning, stages, metrics. Pure.
 
-Ready, Reconciling and Stalled follow kstatus: Reconciling and Stalled are present only while True, never both. A training
-that only repeats an unchanged spec (retrain token) touches neither Ready nor Reconciling nor Stalled.
+Ready, Reconciling and Stalled follow kstatus: Reconciling and Stalled are present only while True, never both. A
+training that only repeats an unchanged spec (retrain token) touches none of the three.
 """
 
 from __future__ import annotations

@@ -53,8 +53,8 @@ def finished_work(observed: Observed) -> dict[str, TerminationMessage]:
             found[result.key] = result
     found.update(observed.completed)
     for job in observed.jobs:
-        if (result := _published(job)) is not None:
-            found[job.key] = result
+        if (published := _published(job)) is not None:
+            found[job.key] = published
     return found
 
 

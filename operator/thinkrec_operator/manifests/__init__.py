@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Children of a plan as Kubernetes objects: pure functions from frozen values to dictionaries.
+
+    quantities    resource quantities ("500m", "8Gi") as numbers
+    common        metadata, labels, owner references, pod security
+    training      stage ConfigMap and Job
+    serving       Deployment and Service
+    revision      ControllerRevision, to and from a RevisionRecord
+
+No names are chosen here (names.py) and nothing is decided here (reconcile.py).
+"""
+
+from __future__ import annotations
+
+from thinkrec_operator.manifests.render import render
+
+__all__ = ["render"]

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all children share: metadata, labels, owner reference, pod security, environment. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from thinkrec_crds import group
+from thinkrec_operator.names import label_value
+from thinkrec_operator.plan import Owner, SecretEnvironment
+
+Manifest = dict[str, Any]
+
+
+def labels(owner: Owner, component: str, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the recommended labels and our own; every value fits into 63 characters."""
+    found = {
+        group.LABEL_NAME: "thinkrec",
+        group.LABEL_INSTANCE: owner.name,
+        group.LABEL_COMPONENT: component,
+        group.LABEL_PART_OF: group.PART_OF,
+        group.LABEL_MANAGED_BY: group.MANAGED_BY,
+        group.LABEL_MODEL: owner.name,
+        **(extra or {}),
+    }
+    return {name: label_value(value) for name, value in found.items()}
+
+
+def owner_reference(owner: Owner) -> Manifest:
+    """Return the reference that lets Kubernetes remove the child with its model."""
+    return {
+        "apiVersion": group.API_VERSION,
+        "kind": group.MODEL_KIND,
+        "name": owner.name,
+        "uid": owner.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def metadata(
+    owner: Owner, name: str, component: str, *, extra: Mapping[str, str] | None = None, annotations: Any = None
+) -> Manifest:
+    """Return the metadata of a child."""
+    found: Manifest = {
+        "name": name,
+        "namespace": owner.namespace,
+        "labels": labels(owner, component, extra),
+        "ownerReferences": [owner_reference(owner)],
+    }
+    return {**found, "annotations": dict(annotations)} if annotations else found
+
+
+POD_SECURITY: Manifest = {
+    "runAsNonRoot": True,
+    "runAsUser": 65532,
+    "runAsGroup": 65532,
+    "fsGroup": 65532,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""Pod half of the restricted Pod Security Standard."""
+
+CONTAINER_SECURITY: Manifest = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+"""Container half of the restricted Pod Security Standard."""
+
+
+def environment(values: Mapping[str, str]) -> list[Manifest]:
+    """Return plain environment variables in a stable order."""
+    return [{"name": name, "value": values[name]} for name in sorted(values)]
+
+
+def secret_environment(secrets: Iterable[SecretEnvironment]) -> list[Manifest]:
+    """Return the Secrets as environment; the operator never reads them."""
+    return [
+        {"secretRef": {"name": secret.name}, **({"prefix": secret.prefix} if secret.prefix else {})}
+        for secret in secrets
+    ]
+
+
+def without_empty(value: Manifest) -> Manifest:
+    """Return the object without members that are None or empty."""
+    return {name: item for name, item in value.items() if item not in (None, {}, [], ())}
+
+
+def merged(base: Manifest, over: Mapping[str, Any]) -> Manifest:
+    """Return `over` laid over `base`: objects merge, lists of named things merge by name, anything else replaces."""
+    found = dict(base)
+    for name, value in over.items():
+        old = found.get(name)
+        if isinstance(old, dict) and isinstance(value, Mapping):
+            found[name] = merged(old, value)
+        elif isinstance(old, list) and isinstance(value, list) and _named(old) and _named(value):
+            found[name] = _merged_lists(old, value)
+        else:
+            found[name] = value
+    return found
+
+
+def _named(items: list[Any]) -> bool:
+    return all(isinstance(item, Mapping) and "name" in item for item in items)
+
+
+def _merged_lists(old: list[Manifest], new: list[Manifest]) -> list[Manifest]:
+    by_name = {item["name"]: item for item in old}
+    for item in new:
+        by_name[item["name"]] = merged(by_name[item["name"]], item) if item["name"] in by_name else item
+    return list(by_name.values())

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serving Deployment and Service: an init container fetches and verifies the bundle, then Triton serves it. Pure."""
+
+from __future__ import annotations
+
+from thinkrec_crds import group
+from thinkrec_operator.manifests import common
+from thinkrec_operator.manifests.common import Manifest
+from thinkrec_operator.manifests.quantities import cpu_threads
+from thinkrec_operator.names import label_value
+from thinkrec_operator.plan import DeploymentChild, Owner, ServiceChild
+
+COMPONENT = "serving"
+HTTP_PORT = 8080
+"""Gateway."""
+MODELS = "/models"
+SETTINGS_FOLDER = "/etc/thinkrec"
+GRACE_SECONDS = 60
+PRE_STOP_SECONDS = 10
+"""Time for the Service to stop sending requests before the container is told to end."""
+
+
+def selector(owner: Owner) -> dict[str, str]:
+    """Return the labels that select the serving pods of a model; they never change."""
+    return {group.LABEL_MODEL: label_value(owner.name), group.LABEL_COMPONENT: COMPONENT}
+
+
+def service(child: ServiceChild) -> Manifest:
+    """Return the stable address of the gateway."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": common.metadata(child.owner, child.name, COMPONENT),
+        "spec": {
+            "type": "ClusterIP",
+            "selector": selector(child.owner),
+            "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
+        },
+    }
+
+
+def deployment(child: DeploymentChild) -> Manifest:
+    """Return the serving pods of one revision."""
+    annotations = {group.ANNOTATION_SPEC_HASH: child.spec_hash, group.LABEL_REVISION: child.revision}
+    spec: Manifest = {
+        "selector": {"matchLabels": selector(child.owner)},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+        "revisionHistoryLimit": 2,
+        "template": {
+            "metadata": {
+                "labels": common.labels(child.owner, COMPONENT),
+                "annotations": {group.ANNOTATION_SPEC_HASH: child.spec_hash},
+            },
+            "spec": _pod(child),
+        },
+    }
+    if child.serving.autoscaling is None:  # otherwise the autoscaler owns the number
+        spec["replicas"] = child.serving.effective_replicas
+    extra = {group.LABEL_REVISION: child.revision}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": common.metadata(child.owner, child.name, COMPONENT, extra=extra, annotations=annotations),
+        "spec": spec,
+    }
+
+
+def _pod(child: DeploymentChild) -> Manifest:
+    return {
+        "automountServiceAccountToken": False,
+        "securityContext": common.POD_SECURITY,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "initContainers": [_fetch(child)],
+        "containers": [_triton(child)],
+        "volumes": [
+            {"name": "models", "emptyDir": {}},
+            {"name": "scratch", "emptyDir": {}},
+            {"name": "shm", "emptyDir": {"medium": "Memory"}},
+            {"name": "settings", "configMap": {"name": child.config_map}},
+        ],
+    }
+
+
+def _fetch(child: DeploymentChild) -> Manifest:
+    """Return the init container that brings bundle and base model here and verifies their digests."""
+    artifacts = child.artifacts
+    options = [
+        *("--bundle", child.bundle_uri),
+        *("--digest", child.bundle.digest or ""),
+        *("--base-model", base_model_argument(child)),
+        *("--output", MODELS),
+        *(("--endpoint", artifacts.endpoint) if artifacts.endpoint else ()),
+        *(("--region", artifacts.region) if artifacts.region else ()),
+    ]
+    return common.without_empty(
+        {
+            "name": "fetch",
+            "image": child.fetch_image,
+            "command": ["python", "-m", "thinkrec_trainer", "fetch", *options],
+            "env": common.environment({"HOME": "/scratch", "TMPDIR": "/scratch"}),
+            "envFrom": common.secret_environment(child.secrets),
+            "securityContext": common.CONTAINER_SECURITY,
+            "volumeMounts": [
+                {"name": "models", "mountPath": MODELS},
+                {"name": "scratch", "mountPath": "/scratch"},
+            ],
+        }
+    )
+
+
+def base_model_argument(child: DeploymentChild) -> str:
+    """Return the base model's address, with its revision where it is a hub's."""
+    base = child.base_model
+    pinned = base.revision and base.storage_uri.startswith("hf://")
+    return f"{base.storage_uri}@{base.revision}" if pinned else base.storage_uri
+
+
+def _triton(child: DeploymentChild) -> Manifest:
+    threads = cpu_threads(child.serving.resources)
+    values = {"HOME": "/scratch", "TMPDIR": "/scratch"}
+    if threads is not None:
+        values["OMP_NUM_THREADS"] = str(threads)
+    options = [
+        *("--bundle", f"{MODELS}/bundle"),
+        *("--base-model", f"{MODELS}/base-model"),
+        *("--settings", f"{SETTINGS_FOLDER}/serving.json"),
+        *("--port", str(HTTP_PORT)),
+    ]
+    ready = {"httpGet": {"path": "/readyz", "port": "http"}}
+    return common.without_empty(
+        {
+            "name": "triton",
+            "image": child.image,
+            "command": ["python", "-m", "thinkrec_inference", "serve", *options],
+            "env": common.environment(values),
+            "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
+            "resources": common.without_empty(child.serving.resources.model_dump(mode="json", by_alias=True)),
+            "securityContext": common.CONTAINER_SECURITY,
+            "startupProbe": {**ready, "periodSeconds": 5, "failureThreshold": 240},
+            "readinessProbe": {**ready, "periodSeconds": 5, "failureThreshold": 2},
+            "livenessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 20},
+            "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
+            "volumeMounts": [
+                {"name": "models", "mountPath": MODELS, "readOnly": True},
+                {"name": "scratch", "mountPath": "/scratch"},
+                {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - Triton's shared memory, an emptyDir
+                {"name": "settings", "mountPath": SETTINGS_FOLDER, "readOnly": True},
+            ],
+        }
+    )
