@@ -33,11 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stale = stale_files(options.directory)
     if options.check:
         for path in stale:
-            print(f"{path.name} is stale: run `python -m thinkrec_crds`", file=sys.stderr)
+            sys.stderr.write(f"{path.name} is stale: run `python -m thinkrec_crds`\n")
         return 1 if stale else 0
     for path in stale:
         path.write_text(rendered_files(options.directory)[path], encoding="utf-8")
-        print(f"wrote {path.name}")
+        sys.stdout.write(f"wrote {path.name}\n")
     return 0
 
 

@@ -155,7 +155,7 @@ class Traffic(ApiType):
         default=None, description="Model whose gateway shares out the users; unset takes the control variant's."
     )
     assignment: Assignment | None = Field(default=None, description="How a request is given to a variant.")
-    steps: Annotated[tuple[TrafficStep, ...], ATOMIC, Field(min_length=1, max_length=20)] | None = Field(
+    steps: Annotated[tuple[TrafficStep, ...], Field(min_length=1, max_length=20), ATOMIC] | None = Field(
         default=None, description="Steps of a canary, in order."
     )
     mirror_percent: Int32 | None = Field(

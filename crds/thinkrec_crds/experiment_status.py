@@ -7,12 +7,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from thinkrec_crds.fields import BY_NAME, BY_TYPE, INT32_MAX, DecimalText, Flag, Int32, ShortText, Timestamp
+from thinkrec_crds.fields import BY_NAME, BY_TYPE, INT32_MAX, INT53_MAX, DecimalText, Flag, Int32, ShortText, Timestamp
 from thinkrec_crds.group import SCHEMA_ONLY_STATUS_GENERATION
 from thinkrec_crds.model_status import Condition, Generation, Message, Name, Uri
 from thinkrec_crds.rules import ObservedType
 
-Count = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
+Count = Annotated[int, Field(strict=True, ge=0, le=INT53_MAX)]
 
 
 class VariantMetric(ObservedType):

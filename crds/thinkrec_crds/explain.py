@@ -173,6 +173,16 @@ def _bound(words: str, key: str, unit: str = "") -> Callable[[ErrorDetails], Sen
     return lambda error: (f"must {words} {error.get('ctx', {}).get(key)}{unit}", "")
 
 
+def _too_short(unit: str) -> Callable[[ErrorDetails], Sentence]:
+    """Return the sentence for text or a list below its least length."""
+
+    def sentence(error: ErrorDetails) -> Sentence:
+        least = error.get("ctx", {}).get("min_length")
+        return ("must not be empty" if least == 1 else f"must have at least {least} {unit}"), ""
+
+    return sentence
+
+
 def _form(value: Any) -> str:
     if isinstance(value, Mapping):
         return "a mapping"
@@ -203,8 +213,8 @@ _SENTENCES: Final[Mapping[str, Callable[[ErrorDetails], Sentence]]] = {
     "tuple_type": _list,
     "greater_than_equal": _bound("be at least", "ge"),
     "less_than_equal": _bound("be at most", "le"),
-    "string_too_short": _bound("have at least", "min_length", " characters"),
+    "string_too_short": _too_short("characters"),
     "string_too_long": _bound("have at most", "max_length", " characters"),
-    "too_short": _bound("have at least", "min_length", " elements"),
+    "too_short": _too_short("elements"),
     "too_long": _bound("have at most", "max_length", " elements"),
 }

@@ -25,6 +25,8 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from thinkrec_crds.rules import ApiType
 
 INT32_MAX = 2**31 - 1
+INT53_MAX = 2**53 - 1
+"""Greatest bound of a 64-bit field: the apiserver keeps bounds as floating-point numbers."""
 DUPLICATE_ERROR = "duplicate"
 """pydantic error type of a repeated element in a set or of a repeated key in a map list."""
 QUANTITY_ERROR = "quantity"

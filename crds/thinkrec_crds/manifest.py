@@ -77,7 +77,7 @@ def _documents(text: str) -> Iterator[Document]:
         yield Document(number, faults=[_syntax_fault(error)])
     except RecursionError:
         yield Document(number, faults=[Fault((), "the YAML is nested too deeply")])
-    except ValueError as error:  # PyYAML lets bad escapes through, for example "\UFFFFFFFF"
+    except (ValueError, OverflowError) as error:  # PyYAML lets bad escapes through, for example "\UFFFFFFFF"
         yield Document(number, faults=[Fault((), f"the YAML cannot be read: {shortened(str(error))}")])
 
 

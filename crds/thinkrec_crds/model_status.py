@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from thinkrec_crds.fields import BY_NAME, BY_TYPE, INT32_MAX, DecimalText, Int32, ShortText, Timestamp
+from thinkrec_crds.fields import BY_NAME, BY_TYPE, INT32_MAX, INT53_MAX, DecimalText, Int32, ShortText, Timestamp
 from thinkrec_crds.group import SCHEMA_ONLY_STATUS_GENERATION
 from thinkrec_crds.rules import ObservedType
 from thinkrec_crds.stage_kinds import StageKind
@@ -19,7 +19,7 @@ Name = Annotated[str, StringConstraints(max_length=253)]
 Message = Annotated[str, StringConstraints(max_length=4096)]
 Uri = Annotated[str, StringConstraints(max_length=2048)]
 Digest = Annotated[str, StringConstraints(max_length=128)]
-Generation = Annotated[int, Field(strict=True, ge=-1, le=2**63 - 1)]
+Generation = Annotated[int, Field(strict=True, ge=-1, le=INT53_MAX)]
 
 
 class Condition(ObservedType):

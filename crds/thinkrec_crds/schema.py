@@ -29,7 +29,7 @@ _OPEN: Final = "additionalProperties"
 """A structural schema has either named properties or this, never both."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Kind:
     """What the apiserver needs to know about a kind beside its schema."""
 

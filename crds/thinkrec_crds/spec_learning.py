@@ -130,7 +130,7 @@ class Experts(ApiType):
     RULES: ClassVar[tuple[Rule, ...]] = (exactly_one("count", "items", "auto"),)
 
     count: Int32 | None = Field(default=None, ge=1, le=_MAX_EXPERTS, description="Fixed number of experts.")
-    items: Annotated[tuple[ExpertItem, ...], BY_NAME, Field(min_length=1, max_length=_MAX_EXPERTS)] | None = Field(
+    items: Annotated[tuple[ExpertItem, ...], Field(min_length=1, max_length=_MAX_EXPERTS), BY_NAME] | None = Field(
         default=None, description="Experts with names of your own, one group each."
     )
     auto: ExpertRange | None = Field(default=None, description="Choose the number from the data.")

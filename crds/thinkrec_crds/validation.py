@@ -174,6 +174,8 @@ class _Check:
         location = tuple(part for part in error["loc"] if part != "[key]")
         if error["type"] == RULE_ERROR or location[:1] in (("apiVersion",), ("kind",)) or location in self._bad:
             return  # rules have a pass of their own, which also looks at objects with other errors
+        if error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"]:
+            return  # pydantic counts only the valid elements; the wrong ones are told by themselves
         self._bad.add(location)
         message, remedy = explained(error, type_)
         missing = error["type"] == "missing"
