@@ -25,8 +25,8 @@ def deliver(uri: str, to: Path, options: StoreOptions, manifest_digest: str | No
     """Put the files of `uri` into the folder `to`.
 
     An artifact is verified file by file; with `manifest_digest` anything but that artifact is refused. What has no
-    manifest (a base model, a data file) is copied as it is. Errors: BadInput (also when `to` holds files that no earlier
-    delivery put there), Corrupt, Temporary.
+    manifest (a base model, a data file) is copied as it is. Errors: BadInput (also when `to` holds files that no
+    earlier delivery put there), Corrupt, Temporary.
     """
     _claim(to, uri)
     building = to / _BUILDING

@@ -24,7 +24,7 @@ class StageError(Exception):
     exit_code: ClassVar[ExitCode]
 
 
-class BadInput(StageError):
+class BadInput(StageError):  # noqa: N818 - named after what the user must mend, not after being an error
     """The spec, a file or an artifact cannot work whatever is retried."""
 
     exit_code = ExitCode.BAD_INPUT
@@ -34,13 +34,13 @@ class Corrupt(BadInput):
     """A file's size or sha256 differs from its manifest; the message names the file."""
 
 
-class Temporary(StageError):
+class Temporary(StageError):  # noqa: N818
     """The same work may succeed later."""
 
     exit_code = ExitCode.TEMPORARY
 
 
-class Interrupted(StageError):
+class Interrupted(StageError):  # noqa: N818
     """The stage was asked to stop, saved its checkpoint and stopped."""
 
     exit_code = ExitCode.INTERRUPTED

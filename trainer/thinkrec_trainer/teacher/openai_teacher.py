@@ -181,7 +181,7 @@ class OpenAITeacher:
         return False
 
 
-def _completion(answer: Any) -> Completion:  # noqa: ANN401 - a response model that differs between compatible servers
+def _completion(answer: Any) -> Completion:  # a response model that differs between servers
     choice = answer.choices[0] if answer.choices else None
     text = (choice.message.content or "") if choice else ""
     cut = choice is not None and choice.finish_reason == "length"
