@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """History blocks: several targets of one user that share the history before the first of them.
 
-A block is one sequence: the prompt's prefix (instruction and history) once, then one suffix per target, each followed by
-its own answer tokens where it has any. Suffixes see the prefix and themselves, never one another, and each starts at the
-position where the prefix ends; so every target gets exactly the numbers of its own separate prompt, at a fraction of the
-tokens. No target sees a row of its own block or of the future: the history ends where the block begins.
+A block is one sequence: the prompt's prefix (instruction and history) once, then one suffix per target, each followed
+by its own answer tokens where it has any. Suffixes see the prefix and themselves, never one another, and each starts at
+the position where the prefix ends; so every target gets exactly the numbers of its own separate prompt, at a fraction
+of the tokens. No target sees a row of its own block or of the future: the history ends where the block begins.
 
 Pure: no torch, no files. batches.py makes tensors of it.
 """

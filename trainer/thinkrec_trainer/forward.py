@@ -70,7 +70,8 @@ class BlockModel:
         return self._scores(self.hidden(batch), batch)
 
     def _scores(self, hidden: Tensor, batch: Batch) -> Tensor:
-        return hidden[batch.score_at].float() @ self.direction
+        scores: Tensor = hidden[batch.score_at].float() @ self.direction
+        return scores
 
     def losses(self, batch: Batch) -> Losses:
         """Return a*BCE(score, y) + b*LM(answer or reason tokens), summed over the targets (method.md, stage 5)."""

@@ -3,19 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from thinkrec_crds.stages import LoraParameters
 from thinkrec_inference.engine.tokens import Encoded, Slot
 from thinkrec_trainer.batches import collate, tree_mask
 from thinkrec_trainer.blocks import Answer, PackedBlock, pack
 from thinkrec_trainer.forward import BlockModel
+from thinkrec_trainer.lora import add_lora
 
 YES, NO = 9230, 2838
 ITEM = 4
@@ -24,11 +24,10 @@ ROWS = 13
 
 
 @pytest.fixture(scope="module")
-def peft_model(tiny_llama_dir: Path) -> Iterator[Any]:
+def peft_model(tiny_llama_dir: Path) -> Any:
     """The tiny Llama with LoRA whose B is not zero, without dropout."""
     base = AutoModelForCausalLM.from_pretrained(tiny_llama_dir, dtype=torch.float32, attn_implementation="sdpa")
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], lora_dropout=0.0)
-    model = get_peft_model(base, config)
+    model = add_lora(base, LoraParameters(rank=4, alpha=8, dropout=0.0), seed=0)
     generator = torch.Generator().manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
