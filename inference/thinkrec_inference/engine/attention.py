@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention over packed pieces of different length, each going on from keys and values that others share.
 
-Several prompts' tokens lie in one sequence without padding. A piece sees itself causally, and all of its past: blocks of
-keys and values computed before (a user's prefix, shared by all candidates). The parts are computed apart and merged
+Several prompts' tokens lie in one sequence without padding. A piece sees itself causally, and all of its past: blocks
+of keys and values computed before (a user's prefix, shared by all candidates). The parts are computed apart and merged
 exactly by their log-sum-exp: softmax over a union is the lse-weighted mean of the softmaxes.
 
 It is registered with transformers as an attention implementation, so every decoder that calls attention through that
@@ -142,9 +142,10 @@ def _own(
 
 def _pieces(tensor: torch.Tensor, run: Run, heads: int) -> torch.Tensor:
     """Return (count, heads, length, d) of a run; key and value heads are repeated for grouped queries."""
-    tokens = tensor[0, :, run.start : run.stop].unflatten(1, (run.count, run.length)).transpose(0, 1)
-    repeat = heads // tokens.shape[1]
-    return tokens if repeat == 1 else tokens.repeat_interleave(repeat, 1)
+    tokens = tensor[0, :, run.start : run.stop]
+    pieces = tokens.view(len(tokens), run.count, run.length, -1).transpose(0, 1)
+    repeat = heads // len(tokens)
+    return pieces if repeat == 1 else pieces.repeat_interleave(repeat, 1)
 
 
 def _past(query: torch.Tensor, block: KeyValues, layer: int, scaling: float) -> tuple[torch.Tensor, torch.Tensor]:

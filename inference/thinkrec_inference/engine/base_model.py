@@ -11,8 +11,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from thinkrec_inference.engine.digests import model_digest, tokenizer_digest
-from thinkrec_inference.engine.errors import BaseModelInvalid
+from thinkrec_inference.engine.errors import BaseModelError
 from thinkrec_inference.engine.gguf import ensure_safetensors
+
+__all__ = ["BaseModel", "BaseModelError", "answer_token", "ensure_safetensors", "load_base"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,13 +38,14 @@ class BaseModel:
 def load_base(path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> BaseModel:
     """Load a folder of safetensors (or of one GGUF file, converted once and cached).
 
-    Raises BaseModelInvalid where the folder lacks weights or tokenizer, or " Yes" / " No" are not one token each.
+    Raises BaseModelError where the folder lacks weights or tokenizer, or " Yes" / " No" are not one token each.
     """
     folder = ensure_safetensors(path)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     yes_id, no_id = (answer_token(tokenizer, word) for word in (" Yes", " No"))
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True, use_safetensors=True)
-    model = model.to(device).eval().requires_grad_(False)
+    model.to(torch.device(device))  # type: ignore[arg-type]  # transformers wraps `to` with an untyped decorator
+    model.requires_grad_(False)  # `from_pretrained` already puts it in eval mode
     return BaseModel(
         model=model,
         tokenizer=tokenizer,
@@ -58,7 +61,7 @@ def answer_token(tokenizer: PreTrainedTokenizerBase, word: str) -> int:
     """Return the id of an answer with its leading space; the score is the logit of this one token."""
     ids = tokenizer(word, add_special_tokens=False).input_ids
     if len(ids) != 1:
-        raise BaseModelInvalid(
+        raise BaseModelError(
             f"the tokenizer splits {word!r} into {len(ids)} tokens {ids}, but a score is the logit of one token; "
             "use a base model whose tokenizer knows both ' Yes' and ' No' as one token"
         )

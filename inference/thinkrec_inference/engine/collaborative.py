@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from thinkrec_inference.engine.errors import BundleInvalid
+from thinkrec_inference.engine.errors import BundleError
 
 COLLABORATIVE_NAME = "collaborative.safetensors"
 _NAMES = ("user_vectors", "item_vectors", "user_bias", "item_bias", "offset")
@@ -37,7 +37,12 @@ class Collaborative:
 
     def scores(self, user_index: int) -> torch.Tensor:
         """Return the CF scores of one user for all items, (I,) fp32."""
-        return self.item_vectors @ self.user_vectors[user_index] + self.user_bias[user_index] + self.item_bias + self.offset
+        return (
+            self.item_vectors @ self.user_vectors[user_index]
+            + self.user_bias[user_index]
+            + self.item_bias
+            + self.offset
+        )
 
     def save(self, path: Path) -> None:
         """Write the safetensors file."""
@@ -45,13 +50,13 @@ class Collaborative:
 
     @classmethod
     def load(cls, path: Path) -> Collaborative:
-        """Read the safetensors file; raise BundleInvalid naming missing or misshapen tensors."""
+        """Read the safetensors file; raise BundleError naming missing or misshapen tensors."""
         if not path.is_file():
-            raise BundleInvalid(f"{path.name} is missing from {path.parent}; publish the bundle again")
+            raise BundleError(f"{path.name} is missing from {path.parent}; publish the bundle again")
         tensors = load_file(path)
         missing = [name for name in _NAMES if name not in tensors]
         if missing:
-            raise BundleInvalid(f"{path}: tensors {missing} are missing; it has {sorted(tensors)}")
+            raise BundleError(f"{path}: tensors {missing} are missing; it has {sorted(tensors)}")
         made = cls(**{name: tensors[name].float() for name in _NAMES})
         made._check(path)
         return made
@@ -63,4 +68,6 @@ class Collaborative:
         for name, shape in expected.items():
             found = tuple(getattr(self, name).shape)
             if found != shape:
-                raise BundleInvalid(f"{path}: {name} has shape {found}, expected {shape} from user_vectors and item_vectors")
+                raise BundleError(
+                    f"{path}: {name} has shape {found}, expected {shape} from user_vectors and item_vectors"
+                )

@@ -32,8 +32,8 @@ class Device:
 def resolve(options: ComputeOptions) -> Device:
     """Return the device and precision that `options` ask for.
 
-    `Auto` precision is BFloat16 only where it is natively fast (CUDA capability 8 or more, CPU with AVX-512 BF16 or AMX),
-    else Float32. Raises ValueError where CUDA is asked for and absent.
+    `Auto` precision is BFloat16 only where it is natively fast (CUDA capability 8 or more, CPU with AVX-512 BF16 or
+    AMX), else Float32. Raises ValueError where CUDA is asked for and absent.
     """
     device = _device(options)
     precision = options.precision
@@ -57,7 +57,9 @@ def set_threads(options: ComputeOptions) -> int:
 def _device(options: ComputeOptions) -> torch.device:
     available = torch.cuda.is_available()
     if options.device == "Cuda" and not available:
-        raise ValueError("compute.device is Cuda, but torch sees no CUDA device here; use Auto or Cpu, or a node with a GPU")
+        raise ValueError(
+            "compute.device is Cuda, but torch sees no CUDA device here; use Auto or Cpu, or a node with a GPU"
+        )
     return torch.device("cuda" if available and options.device != "Cpu" else "cpu")
 
 

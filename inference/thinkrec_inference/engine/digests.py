@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from thinkrec_inference.engine.errors import BaseModelInvalid
+from thinkrec_inference.engine.errors import BaseModelError
 
 _VOLATILE = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures_version")
 """Configuration entries that say who wrote the file or how it was stored, not what the model computes."""
@@ -50,7 +50,7 @@ def model_digest(folder: Path) -> str:
     config = folder / "config.json"
     weights = sorted(folder.glob("*.safetensors"))
     if not config.is_file() or not weights:
-        raise BaseModelInvalid(f"{folder} needs config.json and *.safetensors; it has {sorted(os.listdir(folder))}")
+        raise BaseModelError(f"{folder} needs config.json and *.safetensors; it has {sorted(os.listdir(folder))}")
     settings = {name: value for name, value in _json(config).items() if name not in _VOLATILE}
     whole = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for path in weights:
@@ -62,12 +62,12 @@ def tokenizer_digest(folder: Path) -> str:
     """Return `sha256:...` of tokenizer.json."""
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise BaseModelInvalid(f"{folder} has no tokenizer.json; save the model's fast tokenizer beside its weights")
+        raise BaseModelError(f"{folder} has no tokenizer.json; save the model's fast tokenizer beside its weights")
     return f"sha256:{file_sha256(path)}"
 
 
 def _json(path: Path) -> dict[str, Any]:
     loaded = json.loads(path.read_text())
     if not isinstance(loaded, dict):
-        raise BaseModelInvalid(f"{path} must hold a JSON object, not {type(loaded).__name__}")
+        raise BaseModelError(f"{path} must hold a JSON object, not {type(loaded).__name__}")
     return loaded

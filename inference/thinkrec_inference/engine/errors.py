@@ -6,15 +6,15 @@ from __future__ import annotations
 from thinkrec_crds.engine_api import EngineError
 
 
-class BaseModelInvalid(ValueError):
+class BaseModelError(ValueError):
     """The base model folder cannot be used; the message names the file or token and the remedy."""
 
 
-class BundleInvalid(ValueError):
+class BundleError(ValueError):
     """The bundle folder cannot be served; the message names the file or digest and the remedy."""
 
 
-class RequestRefused(ValueError):
+class RequestRefusedError(ValueError):
     """A request the engine does not answer; `error` is what the caller gets."""
 
     def __init__(self, status: int, message: str, remedy: str = "") -> None:

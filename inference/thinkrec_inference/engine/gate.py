@@ -92,7 +92,10 @@ def gate_weights(
     if temperature <= 0:
         raise ValueError(f"gate temperature must be positive, got {temperature}")
     vectors = (user_vectors.double().cpu() - mean.double().cpu()) / std.double().cpu()
-    cosine = torch.nn.functional.normalize(vectors, dim=-1) @ torch.nn.functional.normalize(centroids.double().cpu(), dim=-1).T
+    cosine = (
+        torch.nn.functional.normalize(vectors, dim=-1)
+        @ torch.nn.functional.normalize(centroids.double().cpu(), dim=-1).T
+    )
     return torch.softmax(cosine / temperature, dim=-1)
 
 

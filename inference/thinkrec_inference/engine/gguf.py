@@ -11,18 +11,20 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from thinkrec_inference.engine.digests import cache_folder, file_sha256
-from thinkrec_inference.engine.errors import BaseModelInvalid
+from thinkrec_inference.engine.errors import BaseModelError
 
 
 def ensure_safetensors(path: Path) -> Path:
     """Return a folder with safetensors: `path` itself, or the cached conversion of its single GGUF file.
 
     The conversion lies in the cache under the file's sha256 and appears there whole or not at all. Raises
-    BaseModelInvalid for a folder with neither kind of weights, or with several GGUF files.
+    BaseModelError for a folder with neither kind of weights, or with several GGUF files.
     """
     path = Path(path)
     if not path.is_dir():
-        raise BaseModelInvalid(f"the base model folder {path} does not exist; give a local folder with safetensors or one GGUF")
+        raise BaseModelError(
+            f"the base model folder {path} does not exist; give a local folder with safetensors or one GGUF"
+        )
     if any(path.glob("*.safetensors")):
         return path
     source = _single_gguf(path)
@@ -37,7 +39,7 @@ def _single_gguf(folder: Path) -> Path:
     if len(found) == 1:
         return found[0]
     what = "neither *.safetensors nor *.gguf" if not found else f"{len(found)} GGUF files"
-    raise BaseModelInvalid(f"{folder} has {what}; a base model is safetensors with config.json, or exactly one GGUF file")
+    raise BaseModelError(f"{folder} has {what}; a base model is safetensors with config.json, or exactly one GGUF file")
 
 
 def _convert(source: Path, target: Path) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """All adapters of a bundle stacked into one pair of matrices per linear layer, weighted per token.
 
-Exact fusion (method.md): y = W x + sum_k w_k s_k B_k A_k x. With A = [s_1 A_1; ...; s_K A_K] (R, in) and B = [B_1 ... B_K]
-(out, R) this is y + B (g * (A x)), where g repeats each token's slot weight over that slot's ranks. A user's whole
-adaptation is K + 1 numbers, so tokens of different users share one matrix product.
+Exact fusion (method.md): y = W x + sum_k w_k s_k B_k A_k x. With A = [s_1 A_1; ...; s_K A_K] (R, in) and
+B = [B_1 ... B_K] (out, R) this is y = W x + B (g * (A x)), where g repeats each token's slot weight over that slot's
+ranks. A user's whole adaptation is K + 1 numbers, so tokens of different users share one matrix product.
 
 PeftLinear reproduces PEFT >= 0.9 `add_weighted_adapter(combination_type="linear")`, dropout off:
 (sum_k a_k B_k)(sum_k a_k A_k) with a_k = sqrt(w_k s_k), cross terms included. It exists to reproduce published numbers.
@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from thinkrec_inference.engine.errors import BundleInvalid
+from thinkrec_inference.engine.errors import BundleError
 
 Fusion = Literal["Exact", "PeftLinear"]
 _CONFIG = "adapter_config.json"
@@ -57,43 +57,44 @@ class _Stacked:
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Read a PEFT LoRA folder (safetensors only); raise BundleInvalid for what this engine would compute differently."""
+    """Read a PEFT LoRA folder (safetensors); raise BundleError for what this engine would compute differently."""
     config = _read_config(folder)
     weights = folder / _WEIGHTS
     if not weights.is_file():
-        raise BundleInvalid(f"{folder} has no {_WEIGHTS}; save the adapter with safe_serialization")
+        raise BundleError(f"{folder} has no {_WEIGHTS}; save the adapter with safe_serialization")
     halves: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in load_file(weights).items():
         name, _, half = key.removeprefix(_PREFIX).rpartition(".lora_")
         if half not in ("A.weight", "B.weight"):
-            raise BundleInvalid(f"{weights}: tensor {key!r} is not a plain LoRA A or B; only those can be stacked")
+            raise BundleError(f"{weights}: tensor {key!r} is not a plain LoRA A or B; only those can be stacked")
         halves.setdefault(name, {})[half[0]] = tensor.float()
     lonely = sorted(name for name, pair in halves.items() if len(pair) != 2)
     if lonely or not halves:
-        raise BundleInvalid(f"{weights}: modules {lonely or '(none at all)'} need both lora_A and lora_B")
+        raise BundleError(f"{weights}: modules {lonely or '(none at all)'} need both lora_A and lora_B")
     return Adapter(
-        scaling=config["lora_alpha"] / config["r"], pairs={name: (pair["A"], pair["B"]) for name, pair in halves.items()}
+        scaling=config["lora_alpha"] / config["r"],
+        pairs={name: (pair["A"], pair["B"]) for name, pair in halves.items()},
     )
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / _CONFIG
     if not path.is_file():
-        raise BundleInvalid(f"{folder} has no {_CONFIG}; an adapter is a folder in PEFT's layout")
+        raise BundleError(f"{folder} has no {_CONFIG}; an adapter is a folder in PEFT's layout")
     config: dict[str, Any] = json.loads(path.read_text())
     if config.get("peft_type") != "LORA":
-        raise BundleInvalid(f"{path}: peft_type is {config.get('peft_type')!r}; only LORA is supported")
+        raise BundleError(f"{path}: peft_type is {config.get('peft_type')!r}; only LORA is supported")
     used = [name for name in _REFUSED if config.get(name)]
     if used:
-        raise BundleInvalid(f"{path}: {used} change the LoRA formula and are not supported; train without them")
+        raise BundleError(f"{path}: {used} change the LoRA formula and are not supported; train without them")
     return config
 
 
 class LoraStack:
-    """The stacked adapters of one bundle generation, on the model's device and dtype; never changed after it is made."""
+    """The stacked adapters of one generation, on the model's device and dtype; never changed after it is made."""
 
     def __init__(self, model: nn.Module, adapters: Sequence[Adapter], *, fusion: Fusion = "Exact") -> None:
-        """Stack `adapters` (slot order); raise BundleInvalid where one does not fit the model or fusion."""
+        """Stack `adapters` (slot order); raise BundleError where one does not fit the model or fusion."""
         self.slots = len(adapters)
         self.fusion: Fusion = fusion
         names = sorted({name for adapter in adapters for name in adapter.pairs})
@@ -157,9 +158,9 @@ def _linear(model: nn.Module, name: str) -> nn.Linear:
     try:
         module = model.get_submodule(name)
     except AttributeError as error:
-        raise BundleInvalid(f"adapter module {name!r} is not in the base model; it was trained on another one") from error
+        raise BundleError(f"adapter module {name!r} is not in the base model; it was trained on another one") from error
     if not isinstance(module, nn.Linear):
-        raise BundleInvalid(f"adapter module {name!r} is a {type(module).__name__}; only linear layers can be adapted")
+        raise BundleError(f"adapter module {name!r} is a {type(module).__name__}; only linear layers can be adapted")
     return module
 
 
@@ -171,17 +172,19 @@ def _stack(linear: nn.Linear, name: str, adapters: Sequence[Adapter], fusion: Fu
             continue
         down, up = adapter.pairs[name]
         if (up.shape[0], down.shape[1]) != tuple(linear.weight.shape) or down.shape[0] != up.shape[1]:
-            raise BundleInvalid(
-                f"adapter slot {slot}, module {name!r}: A {tuple(down.shape)} and B {tuple(up.shape)} do not fit a weight "
-                f"of {tuple(linear.weight.shape)}; it was trained on another base model"
+            raise BundleError(
+                f"adapter slot {slot}, module {name!r}: A {tuple(down.shape)} and B {tuple(up.shape)} do not fit a "
+                f"weight of {tuple(linear.weight.shape)}; it was trained on another base model"
             )
         # PEFT takes the root of w * s on both halves, so its cross terms carry the root of both scalings.
         split = adapter.scaling**0.5 if fusion == "PeftLinear" else 1.0
         downs.append(down * (adapter.scaling / split))
         ups.append(up.T * split)
         slots += [slot] * len(down)
-    if fusion == "PeftLinear" and len({(len(d)) for d in downs} | {0}) > 2 or fusion == "PeftLinear" and len(downs) < len(adapters):
-        raise BundleInvalid(f"module {name!r}: PeftLinear needs the same rank and modules in every adapter; use fusion Exact")
+    if fusion == "PeftLinear" and (len({len(down) for down in downs}) > 1 or len(downs) < len(adapters)):
+        raise BundleError(
+            f"module {name!r}: PeftLinear needs the same rank and modules in every adapter; use fusion Exact"
+        )
     weight = linear.weight
     return _Stacked(
         down=torch.cat(downs).to(weight).contiguous(),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forward passes of the base model over packed pieces: no padding, per-token gates, only the wanted positions read out."""
+"""Forward passes of the base model over packed pieces: no padding, gates per token, only wanted positions read."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
 from thinkrec_inference.engine.attention import IMPLEMENTATION, Group, KeyValues, Layout, Run
 from thinkrec_inference.engine.base_model import BaseModel
-from thinkrec_inference.engine.errors import BaseModelInvalid
+from thinkrec_inference.engine.errors import BaseModelError
 from thinkrec_inference.engine.lora import LoraStack
 from thinkrec_inference.engine.tokens import Encoded
 
@@ -57,12 +59,12 @@ class PackedModel:
         _check_supported(base)
         self._base = base
         self._stack = stack
-        embedding = base.model.get_input_embeddings()
-        self._embedding = embedding
-        self._soft = None if soft is None else soft.to(embedding.weight)
-        head = base.model.get_output_embeddings().weight
-        self._answers = head[[base.yes_id, base.no_id]].float()
-        self._head = head
+        self._decoder: Any = _decoder(base)
+        self._embedding = _weight(base.model.get_input_embeddings())
+        self._head = _weight(base.model.get_output_embeddings())  # type: ignore[no-untyped-call]
+        self._answers = self._head[[base.yes_id, base.no_id]].float()
+        self._device = self._embedding.device
+        self._soft = None if soft is None else soft.to(self._embedding)
 
     @torch.inference_mode()
     def forward(self, pieces: Sequence[Piece], *, read: bool = True, keep: bool = False) -> Output:
@@ -82,7 +84,8 @@ class PackedModel:
     @torch.inference_mode()
     def answers(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the fp32 logits of Yes and No, (n, 2), of read-out positions (n, D)."""
-        return hidden @ self._answers.T
+        logits: torch.Tensor = hidden @ self._answers.T
+        return logits
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -90,41 +93,40 @@ class PackedModel:
         return (hidden.to(self._head.dtype) @ self._head.T).float()
 
     def _run(self, pieces: Sequence[Piece], layout: Layout, *, read: bool) -> torch.Tensor:
-        device = self._embedding.weight.device
         lengths = torch.tensor([len(piece.tokens) for piece in pieces])
-        rows = (lengths.cumsum(0) - 1 if read else torch.empty(0, dtype=torch.long)).to(device)
-        positions = torch.cat([torch.arange(len(p.tokens)) + p.start for p in pieces])[None].to(device)
-        gates = torch.stack([piece.gates for piece in pieces]).repeat_interleave(lengths, 0).to(device)
-        model = self._base.model
+        rows = (lengths.cumsum(0) - 1 if read else torch.empty(0, dtype=torch.long)).to(self._device)
+        positions = torch.cat([torch.arange(len(p.tokens)) + p.start for p in pieces])[None].to(self._device)
+        gates = torch.stack([piece.gates for piece in pieces]).repeat_interleave(lengths, 0).to(self._device)
         with self._base.lock, ExitStack() as passing:
-            passing.enter_context(_packed(model))
-            passing.enter_context(_reading(model.get_decoder().norm, rows))
+            passing.enter_context(_packed(self._decoder.config))
+            passing.enter_context(_reading(self._decoder.norm, rows))
             if self._stack is not None:
-                passing.enter_context(self._stack.applied(model, gates))
-            done = model.get_decoder()(
+                passing.enter_context(self._stack.applied(self._base.model, gates))
+            done = self._decoder(
                 inputs_embeds=self._embed(pieces)[None], position_ids=positions, use_cache=False, layout=layout
             )
-        return done.last_hidden_state[0]  # type: ignore[no-any-return]
+        hidden: torch.Tensor = done.last_hidden_state[0]
+        return hidden
 
     def _embed(self, pieces: Sequence[Piece]) -> torch.Tensor:
         """Return (T, D): token embeddings with soft tokens in their slots."""
-        device = self._embedding.weight.device
-        ids = torch.tensor([i for piece in pieces for i in piece.tokens.ids], device=device)
-        embedded: torch.Tensor = self._embedding(ids)
+        ids = torch.tensor([i for piece in pieces for i in piece.tokens.ids], device=self._device)
+        embedded = self._embedding[ids]
         starts = itertools.accumulate((len(piece.tokens) for piece in pieces), initial=0)
         slots = [(s + slot.position, slot.row) for s, p in zip(starts, pieces, strict=False) for slot in p.tokens.slots]
         if slots:
             if self._soft is None:
-                raise ValueError("the prompt has soft slots, but this scorer has no projector and collaborative vectors")
-            where, rows = torch.tensor(slots, device=device).T
+                raise ValueError(
+                    "the prompt has soft slots, but this scorer has no projector and collaborative vectors"
+                )
+            where, rows = torch.tensor(slots, device=self._device).T
             embedded[where] = self._soft[rows]
         return embedded
 
 
 @contextmanager
-def _packed(model: nn.Module) -> Iterator[None]:
+def _packed(config: PreTrainedConfig) -> Iterator[None]:
     """Use packed attention within; whoever trains this model in between keeps their own implementation."""
-    config = model.config
     before = config._attn_implementation
     config._attn_implementation = IMPLEMENTATION
     try:
@@ -135,7 +137,7 @@ def _packed(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _reading(norm: nn.Module, rows: torch.Tensor) -> Iterator[None]:
-    """Let the final norm see only these positions, in fp32: a score must not depend on rounding after the last layer."""
+    """Let the final norm see only these positions, in fp32: no score depends on rounding after the last layer."""
 
     def only_rows(module: nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return (args[0][:, rows].float(),)
@@ -182,15 +184,26 @@ def _split(pieces: Sequence[Piece], layout: Layout) -> list[KeyValues]:
     return found
 
 
+def _weight(module: nn.Module) -> torch.Tensor:
+    weight = module.weight
+    assert isinstance(weight, torch.Tensor)
+    return weight
+
+
+def _decoder(base: BaseModel) -> Any:
+    """Return the model without its head."""
+    return base.model.get_decoder()  # type: ignore[no-untyped-call]
+
+
 def _check_supported(base: BaseModel) -> None:
     """Refuse models whose attention or logits are more than plain causal attention and a linear head."""
     config = base.model.config
     odd = [name for name in _UNSUPPORTED if getattr(config, name, None) not in (None, 1.0)]
     windows = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
-    if odd or windows or not hasattr(base.model.get_decoder(), "norm"):
-        raise BaseModelInvalid(
+    if odd or windows or not hasattr(_decoder(base), "norm"):
+        raise BaseModelError(
             f"base model type {config.model_type!r} uses {odd or sorted(windows) or 'no final norm'}, which the packed "
             "forward pass does not compute; use a Llama-like decoder with full attention"
         )
     if base.model.training:
-        raise BaseModelInvalid("the base model is in training mode, so dropout would be random; call model.eval() first")
+        raise BaseModelError("the base model is in training mode, so dropout would be random; call model.eval() first")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from thinkrec_inference.engine.collaborative import Collaborative
-from thinkrec_inference.engine.errors import BundleInvalid
+from thinkrec_inference.engine.errors import BundleError
 
 PROJECTOR_NAME = "projector.safetensors"
 EXTRA_INPUTS = 2
@@ -65,17 +65,19 @@ class Projector(nn.Module):
 
     def save(self, path: Path) -> None:
         """Write the safetensors file."""
-        save_file({name: tensor.detach().float().cpu().contiguous() for name, tensor in self.state_dict().items()}, path)
+        save_file(
+            {name: tensor.detach().float().cpu().contiguous() for name, tensor in self.state_dict().items()}, path
+        )
 
     @classmethod
     def load(cls, path: Path) -> Projector:
-        """Read the safetensors file; raise BundleInvalid naming missing tensors."""
+        """Read the safetensors file; raise BundleError naming missing tensors."""
         if not path.is_file():
-            raise BundleInvalid(f"{path.name} is missing from {path.parent}; publish the bundle again")
+            raise BundleError(f"{path.name} is missing from {path.parent}; publish the bundle again")
         tensors = load_file(path)
         missing = [name for name in _NAMES if name not in tensors]
         if missing:
-            raise BundleInvalid(f"{path}: tensors {missing} are missing; it has {sorted(tensors)}")
+            raise BundleError(f"{path}: tensors {missing} are missing; it has {sorted(tensors)}")
         hidden, inputs = tensors["fc1.weight"].shape
         made = cls(inputs, hidden, len(tensors["fc2.weight"]))
         made.load_state_dict(tensors)

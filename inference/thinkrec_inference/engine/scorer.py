@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores of jobs on indices: each user's prefix once, all candidates packed, one fp32 number each.
 
-No bundle, no routing, no ids: the trainer's stages make a `Scorer` straight from what they have. `engine.Engine` is this
-plus a bundle and the gate.
+No bundle, no routing, no ids: the trainer's stages make a `Scorer` straight from what they have. `engine.Engine` is
+this plus a bundle and the gate.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
 from thinkrec_crds.prompt import ItemText, PromptTemplate
-
 from thinkrec_inference.engine.attention import KeyValues
 from thinkrec_inference.engine.base_model import BaseModel
 from thinkrec_inference.engine.collaborative import Collaborative
@@ -45,6 +44,26 @@ class ScoreJob:
     """Put the CF soft tokens in."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prefix:
+    """A job with its prefix encoded."""
+
+    job: ScoreJob
+    tokens: Encoded
+    gates: torch.Tensor
+
+    @property
+    def key(self) -> Hashable:
+        """What its keys and values depend on, beside the scorer itself, whose pool it is.
+
+        A scorer has one generation, one fusion and one soft table: soft rows stand for the bits of their soft tokens.
+        """
+        return self.tokens, self.gates.numpy().tobytes()
+
+
+_Sized = TypeVar("_Sized", Piece, _Prefix)
+
+
 class Scorer:
     """Scores jobs with one base model, one catalogue and one stack of adapters.
 
@@ -67,10 +86,10 @@ class Scorer:
     ) -> None:
         """`catalogue[i]` is item index i; `adapters` are PEFT folders in slot order.
 
-        `projector` and `collaborative` come together and are needed for jobs with soft tokens. `token_budget` limits the
-        tokens of one forward pass (a longer single prompt still runs, alone); `pool_bytes` keeps prefixes of returning
-        users. Raises BaseModelInvalid if the tokenizer does not keep the seam between prefix and suffix, BundleInvalid
-        if an adapter does not fit.
+        `projector` and `collaborative` come together and are needed for jobs with soft tokens. `token_budget` limits
+        the tokens of one forward pass (a longer single prompt still runs, alone); `pool_bytes` keeps prefixes of
+        returning users. Raises BaseModelError if the tokenizer does not keep the seam between prefix and suffix,
+        BundleError if an adapter does not fit.
         """
         if (projector is None) != (collaborative is None):
             raise ValueError("projector and collaborative come together: soft tokens are projected CF vectors")
@@ -92,15 +111,14 @@ class Scorer:
         Users may be mixed; equal prefixes are computed once per call, or taken from the pool.
         """
         scores: list[torch.Tensor] = []
-        for wave in self._waves(jobs):
-            prefixes = self.prefixes(wave)
+        for wave in _chunks([self._prepare(job) for job in jobs], self._budget):
             pieces = [
-                Piece(self.encoder.suffix(item, soft=job.soft), self.gates_of(job), (past,))
-                for job, past in zip(wave, prefixes, strict=True)
-                for item in job.candidates
+                Piece(self.encoder.suffix(item, soft=prefix.job.soft), prefix.gates, (past,))
+                for prefix, past in zip(wave, self._pasts(wave), strict=True)
+                for item in prefix.job.candidates
             ]
             flat = [self.read(self.packed.forward(chunk).hidden) for chunk in _chunks(pieces, self._budget)]
-            scores += torch.cat(flat).split([len(job.candidates) for job in wave])
+            scores += torch.split(torch.cat(flat), [len(prefix.job.candidates) for prefix in wave])
         return scores
 
     def read(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -115,63 +133,42 @@ class Scorer:
                 raise ValueError(f"this scorer has {self.slots} adapters; say in ScoreJob.gates how to weight them")
             return torch.ones(self.slots)
         if job.gates.shape != (self.slots,):
-            raise ValueError(f"ScoreJob.gates has shape {tuple(job.gates.shape)}, expected ({self.slots},): one per adapter")
+            raise ValueError(
+                f"ScoreJob.gates has shape {tuple(job.gates.shape)}, expected ({self.slots},): one per adapter"
+            )
         return job.gates.detach().float().cpu()
 
     def prefixes(self, jobs: Sequence[ScoreJob]) -> list[KeyValues]:
         """Return the prefix keys and values of each job, from the pool or computed (equal ones once)."""
+        return self._pasts([self._prepare(job) for job in jobs])
+
+    def _prepare(self, job: ScoreJob) -> _Prefix:
+        tokens = self.encoder.prefix(job.history, user_index=job.user_index, soft=job.soft)
+        return _Prefix(job, tokens, self.gates_of(job))
+
+    def _pasts(self, prefixes: Sequence[_Prefix]) -> list[KeyValues]:
         found: dict[Hashable, KeyValues] = {}
         missing: dict[Hashable, Piece] = {}
-        keys = []
-        for job in jobs:
-            tokens, gates = self.encoder.prefix(job.history, user_index=job.user_index, soft=job.soft), self.gates_of(job)
-            key = _prefix_key(tokens, gates)
-            keys.append(key)
-            if key in found or key in missing:
+        for prefix in prefixes:
+            if prefix.key in found or prefix.key in missing:
                 continue
-            pooled = self.pool.get(key)
+            pooled = self.pool.get(prefix.key)
             if pooled is None:
-                missing[key] = Piece(tokens, gates)
+                missing[prefix.key] = Piece(prefix.tokens, prefix.gates)
             else:
-                found[key] = pooled
-        found |= self._prefill(missing)
-        return [found[key] for key in keys]
-
-    def _prefill(self, missing: dict[Hashable, Piece]) -> dict[Hashable, KeyValues]:
+                found[prefix.key] = pooled
         made: list[KeyValues] = []
         for chunk in _chunks(list(missing.values()), self._budget):
             made += self.packed.forward(chunk, read=False, keep=True).kept
         for key, value in zip(missing, made, strict=True):
             self.pool.put(key, value)
-        return dict(zip(missing, made, strict=True))
-
-    def _waves(self, jobs: Sequence[ScoreJob]) -> Iterator[list[ScoreJob]]:
-        """Yield jobs whose prefixes fit one budget together, so that a long list does not hold all keys and values."""
-        wave: list[ScoreJob] = []
-        tokens = 0
-        for job in jobs:
-            size = len(self.encoder.prefix(job.history, user_index=job.user_index, soft=job.soft))
-            if wave and tokens + size > self._budget:
-                yield wave
-                wave, tokens = [], 0
-            wave.append(job)
-            tokens += size
-        if wave:
-            yield wave
+            found[key] = value
+        return [found[prefix.key] for prefix in prefixes]
 
 
-def _prefix_key(tokens: Encoded, gates: torch.Tensor) -> Hashable:
-    """Return what a prefix's keys and values depend on, beside the scorer itself (whose pool it is).
-
-    A pool belongs to one scorer, and a scorer to one generation, one fusion and one soft table: soft rows stand for
-    the bits of their soft tokens.
-    """
-    return tokens, gates.numpy().tobytes()
-
-
-def _chunks(pieces: Sequence[Piece], budget: int) -> Iterator[list[Piece]]:
+def _chunks(pieces: Sequence[_Sized], budget: int) -> Iterator[list[_Sized]]:
     """Yield neighbouring pieces of at most `budget` tokens together (one longer piece alone)."""
-    chunk: list[Piece] = []
+    chunk: list[_Sized] = []
     tokens = 0
     for piece in pieces:
         if chunk and tokens + len(piece.tokens) > budget:

@@ -26,8 +26,7 @@ from thinkrec_crds.prompt import (
     render_prefix,
     render_suffix,
 )
-
-from thinkrec_inference.engine.errors import BaseModelInvalid
+from thinkrec_inference.engine.errors import BaseModelError
 
 History = tuple[tuple[int, bool], ...]
 """(item index, liked), oldest first."""
@@ -44,7 +43,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids with holes: at a slot's position the id is a placeholder and the embedding comes from the soft table."""
+    """Token ids with holes: at a slot the id is a placeholder and the embedding comes from the soft table."""
 
     ids: tuple[int, ...]
     slots: tuple[Slot, ...] = ()
@@ -78,6 +77,11 @@ class PromptEncoder:
         self._piece = lru_cache(maxsize=_CACHED_PIECES)(self._tokenise)
 
     @property
+    def template(self) -> PromptTemplate:
+        """The wording."""
+        return self._template
+
+    @property
     def catalogue(self) -> tuple[ItemText, ...]:
         """Items by index."""
         return self._catalogue
@@ -98,14 +102,14 @@ class PromptEncoder:
         return self._piece(text)
 
     def assert_seam(self, items: Iterable[int], *, soft: bool = False) -> None:
-        """Raise BaseModelInvalid if, for any of these candidates, joint tokenisation differs from prefix + suffix."""
+        """Raise BaseModelError if, for any of these candidates, joint tokenisation differs from prefix + suffix."""
         for index in items:
             history = ((index, True), (index, False))
             parts = self.prefix(history, user_index=None, soft=soft).ids + self.suffix(index, soft=soft).ids
             joint = self._joint(history, index, soft=soft)
             if parts != joint:
                 title = self._catalogue[index].title
-                raise BaseModelInvalid(
+                raise BaseModelError(
                     f"item {index} ({title!r}): prefix and suffix tokenised apart give {len(parts)} tokens, together "
                     f"{len(joint)} or other ids; end prompt.ask so that the tokenizer cuts before the candidate's space"
                 )
