@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The keywords stage: from attributes, from a teacher (cached per item), or none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from thinkrec_crds.stages import KeywordsParameters
+from thinkrec_trainer.context import StageContext, StageResult
+from thinkrec_trainer.errors import BadInput
+from thinkrec_trainer.keywords.asking import Item, Made, ask
+from thinkrec_trainer.keywords.text import from_attributes
+
+
+def run(context: StageContext) -> StageResult:
+    """Write keywords.parquet. Errors: BadInput (no teacher, refused), Temporary (teacher out of reach)."""
+    parameters = context.spec.parameters
+    if not isinstance(parameters, KeywordsParameters):
+        raise BadInput(f"stage keywords got parameters of stage {parameters.stage}")
+    table = pl.read_parquet(context.input("dataset").file("items.parquet"))
+    rows = table.select("digest", "title", "attributes").iter_rows()
+    items = [Item(digest, title, tuple(attributes)) for digest, title, attributes in rows]
+    made = ask(context, parameters, items) if parameters.source == "LLM" else _given(context, parameters, items)
+    keywords = pl.Series([list(made.keywords[item.digest]) for item in items], dtype=pl.List(pl.String))
+    out = table.select("item_index", "digest").with_columns(keywords=keywords)
+    out.write_parquet(context.output / "keywords.parquet")
+    return StageResult(
+        counts={"items": len(items), "empty": int((keywords.list.len() == 0).sum()), **made.counts},
+        source_digests=made.source_digests,
+        device=made.device,
+        precision=made.precision,
+    )
+
+
+def _given(context: StageContext, parameters: KeywordsParameters, items: Sequence[Item]) -> Made:
+    limit = parameters.max_keywords if parameters.source == "Attributes" else 0
+    context.progress.update(len(items), len(items), f"keywords: {parameters.source}")
+    free = {"cached": 0, "generated": 0, "prompt_tokens": 0, "completion_tokens": 0}
+    return Made({item.digest: from_attributes(item.attributes, limit) for item in items}, free, {})
