@@ -7,6 +7,7 @@ from typing import Any
 
 from thinkrec_crds.artifact import Digest
 from thinkrec_crds.model import ModelSpec
+from thinkrec_crds.spec_serving import Serving
 from thinkrec_crds.spec_training import StageOverride
 from thinkrec_crds.stage_kinds import SEMANTICS_VERSION, StageKind
 from thinkrec_crds.stages import CheckpointOptions, InputRef, StageSpec, StoreOptions
@@ -28,7 +29,6 @@ from thinkrec_operator.plan import (
 from thinkrec_operator.work import Results, StageView, retrain_token
 
 STAGE_FILE = "stage.json"
-SERVING_FILE = "serving.json"
 SOURCE_PREFIX = "SOURCE_"
 """Prefix of a source's credentials where the store's own Secret already uses the plain names."""
 
@@ -138,9 +138,7 @@ def revision_child(observed: Observed, record: RevisionRecord) -> Child:
 def serving_children(observed: Observed, target: RevisionRecord) -> list[Child]:
     """Return ConfigMap, Deployment and Service that serve one revision."""
     owner, deployment = owner_of(observed), deployment_child(observed, target)
-    config = ConfigMapChild(
-        deployment.config_map, owner, ((SERVING_FILE, _serving_file(observed.model.spec)),), "serving"
-    )
+    config = ConfigMapChild(deployment.config_map, owner, serving_settings(observed.model.spec.serving), "serving")
     return [config, deployment, ServiceChild(owner.name, owner)]
 
 
@@ -148,7 +146,7 @@ def deployment_child(observed: Observed, target: RevisionRecord) -> DeploymentCh
     """Return the Deployment of a revision, with the digest of everything that makes its pods what they are."""
     spec, owner = observed.model.spec, owner_of(observed)
     image = spec.serving.image or observed.settings.inference_image
-    config_map = child_name(owner.name, "serving", content_hash(_serving_file(spec))[:10])
+    config_map = child_name(owner.name, "serving", content_hash(serving_settings(spec.serving))[:10])
     wish: dict[str, Any] = spec.serving.model_dump(mode="json", by_alias=True, exclude={"revision", "update_policy"})
     base = read.base_model(spec)
     parts = [wish, target.bundle.digest, base.model_dump(mode="json"), image, config_map]
@@ -169,6 +167,13 @@ def deployment_child(observed: Observed, target: RevisionRecord) -> DeploymentCh
     )
 
 
-def _serving_file(spec: ModelSpec) -> str:
-    body = spec.serving.model_copy(update={"revision": None})
-    return body.to_json(indent=2) + "\n"
+def serving_settings(serving: Serving) -> tuple[tuple[str, str], ...]:
+    """Return the environment of the serving container: the limits and the number format of `spec.serving`."""
+    limits = serving.limits
+    return (
+        ("THINKREC_DEADLINE_MILLISECONDS", str(limits.deadline_milliseconds)),
+        ("THINKREC_MAX_BODY_BYTES", str(limits.max_body_bytes)),
+        ("THINKREC_MAX_CANDIDATES", str(limits.max_candidates)),
+        ("THINKREC_MAX_EXPLANATION_TOKENS", str(limits.max_explanation_tokens)),
+        ("THINKREC_PRECISION", serving.precision),
+    )

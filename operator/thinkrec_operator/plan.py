@@ -67,7 +67,7 @@ class ConfigMapChild:
     name: str
     owner: Owner
     data: tuple[tuple[str, str], ...]
-    """File name -> content."""
+    """File name -> content, or environment variable -> value."""
     component: Literal["training", "serving"]
 
 

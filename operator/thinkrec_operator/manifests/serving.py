@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serving Deployment and Service: an init container fetches and verifies the bundle, then Triton serves it. Pure."""
+"""Serving Deployment and Service: init containers fetch and verify, then Triton serves. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ COMPONENT = "serving"
 HTTP_PORT = 8080
 """Gateway."""
 MODELS = "/models"
-SETTINGS_FOLDER = "/etc/thinkrec"
+BUNDLE_FOLDER = f"{MODELS}/bundle"
+BASE_MODEL_FOLDER = f"{MODELS}/base-model"
 GRACE_SECONDS = 60
 PRE_STOP_SECONDS = 10
 """Time for the Service to stop sending requests before the container is told to end."""
@@ -70,33 +71,38 @@ def _pod(child: DeploymentChild) -> Manifest:
         "automountServiceAccountToken": False,
         "securityContext": common.POD_SECURITY,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "initContainers": [_fetch(child)],
+        "initContainers": [_fetch_bundle(child), _fetch_base_model(child)],
         "containers": [_triton(child)],
         "volumes": [
             {"name": "models", "emptyDir": {}},
             {"name": "scratch", "emptyDir": {}},
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
-            {"name": "settings", "configMap": {"name": child.config_map}},
         ],
     }
 
 
-def _fetch(child: DeploymentChild) -> Manifest:
-    """Return the init container that brings bundle and base model here and verifies their digests."""
+def _fetch_bundle(child: DeploymentChild) -> Manifest:
+    """Return the init container that brings the bundle here and verifies every file of it."""
+    digest = ("--manifest-digest", child.bundle.digest or "")
+    return _fetch(child, "fetch-bundle", child.bundle_uri, BUNDLE_FOLDER, digest)
+
+
+def _fetch_base_model(child: DeploymentChild) -> Manifest:
+    return _fetch(child, "fetch-base-model", base_model_argument(child), BASE_MODEL_FOLDER, ())
+
+
+def _fetch(child: DeploymentChild, name: str, uri: str, folder: str, more: tuple[str, ...]) -> Manifest:
     artifacts = child.artifacts
-    options = [
-        *("--bundle", child.bundle_uri),
-        *("--digest", child.bundle.digest or ""),
-        *("--base-model", base_model_argument(child)),
-        *("--output", MODELS),
+    options = (
+        *more,
         *(("--endpoint", artifacts.endpoint) if artifacts.endpoint else ()),
         *(("--region", artifacts.region) if artifacts.region else ()),
-    ]
+    )
     return common.without_empty(
         {
-            "name": "fetch",
+            "name": name,
             "image": child.fetch_image,
-            "command": ["python", "-m", "thinkrec_trainer", "fetch", *options],
+            "command": ["python", "-m", "thinkrec_trainer", "fetch", uri, "--to", folder, *options],
             "env": common.environment({"HOME": "/scratch", "TMPDIR": "/scratch"}),
             "envFrom": common.secret_environment(child.secrets),
             "securityContext": common.CONTAINER_SECURITY,
@@ -117,13 +123,12 @@ def base_model_argument(child: DeploymentChild) -> str:
 
 def _triton(child: DeploymentChild) -> Manifest:
     threads = cpu_threads(child.serving.resources)
-    values = {"HOME": "/scratch", "TMPDIR": "/scratch"}
+    values = {"HOME": "/scratch", "TMPDIR": "/scratch", "THINKREC_GATEWAY_HOST": "0.0.0.0"}  # noqa: S104 - in a pod
     if threads is not None:
         values["OMP_NUM_THREADS"] = str(threads)
     options = [
-        *("--bundle", f"{MODELS}/bundle"),
-        *("--base-model", f"{MODELS}/base-model"),
-        *("--settings", f"{SETTINGS_FOLDER}/serving.json"),
+        *("--bundle", BUNDLE_FOLDER),
+        *("--base-model", BASE_MODEL_FOLDER),
         *("--port", str(HTTP_PORT)),
     ]
     ready = {"httpGet": {"path": "/readyz", "port": "http"}}
@@ -133,6 +138,7 @@ def _triton(child: DeploymentChild) -> Manifest:
             "image": child.image,
             "command": ["python", "-m", "thinkrec_inference", "serve", *options],
             "env": common.environment(values),
+            "envFrom": [{"configMapRef": {"name": child.config_map}}],
             "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
             "resources": common.without_empty(child.serving.resources.model_dump(mode="json", by_alias=True)),
             "securityContext": common.CONTAINER_SECURITY,
@@ -144,7 +150,6 @@ def _triton(child: DeploymentChild) -> Manifest:
                 {"name": "models", "mountPath": MODELS, "readOnly": True},
                 {"name": "scratch", "mountPath": "/scratch"},
                 {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - Triton's shared memory, an emptyDir
-                {"name": "settings", "mountPath": SETTINGS_FOLDER, "readOnly": True},
             ],
         }
     )

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `thinkrec` command: one module for each group of subcommands, all of them thin.
+
+    common      options, exit codes, errors with one clear message
+    run         run, serve, stop
+    inspect     validate, status, plan, explain-key, logs, report, clean
+    recommend   recommend
+
+Only here is anything printed.
+"""
+
+from __future__ import annotations
+
+from thinkrec_operator.cli import inspect, recommend, run
+from thinkrec_operator.cli.common import app
+
+__all__ = ["app", "inspect", "recommend", "run"]

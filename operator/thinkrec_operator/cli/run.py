@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`thinkrec run`, `serve` and `stop`: the local driver at work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import webbrowser
+from contextlib import nullcontext
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from thinkrec_crds.model import ThinkRecModel
+from thinkrec_operator.cli.common import Exit, ManifestOption, StateOption, app, err, fail, load, open_state
+from thinkrec_operator.cli.tables import metrics_table, report_page
+from thinkrec_operator.local.driver import Driver, DriverOptions, Outcome, utc_now
+from thinkrec_operator.local.jobs import JobOptions
+from thinkrec_operator.local.serving import NotServableHere, ServingOptions
+from thinkrec_operator.local.state import State, StateDamaged, StateLocked
+from thinkrec_operator.local.view import JsonLines, LiveView
+
+_CODES = {
+    Outcome.DONE: Exit.DONE,
+    Outcome.SUSPENDED: Exit.DONE,
+    Outcome.BAD_INPUT: Exit.BAD_INPUT,
+    Outcome.GATE_FAILED: Exit.GATE_FAILED,
+    Outcome.NOTHING_TO_SERVE: Exit.NOT_FOUND,
+    Outcome.FAILED: Exit.FAILED,
+    Outcome.INTERRUPTED: Exit.INTERRUPTED,
+}
+DETACHED_SECONDS = 900
+"""How long `serve --detach` waits for the first answer: a large base model loads for minutes."""
+
+
+class OutputFormat(StrEnum):
+    """How progress is shown."""
+
+    AUTO = "auto"
+    LIVE = "live"
+    JSON = "json"
+
+
+CpusOption = Annotated[
+    int | None,
+    typer.Option("--cpus", min=1, help="CPUs to use; default: all this process may use.", show_default=False),
+]
+PortOption = Annotated[int, typer.Option("--port", min=0, max=65_535, help="Port of the gateway; 0 takes a free one.")]
+OutputOption = Annotated[
+    OutputFormat, typer.Option("--output", "-o", help="auto is live on a terminal and json otherwise.")
+]
+
+
+@app.command()
+def run(
+    file: ManifestOption,
+    state_dir: StateOption = None,
+    *,
+    serve: Annotated[
+        bool, typer.Option("--serve/--no-serve", help="Serve the model once it passed its gates.")
+    ] = False,
+    report: Annotated[bool, typer.Option("--report", help="Open the report page at the end.")] = False,
+    cpus: CpusOption = None,
+    port: PortOption = 0,
+    output: OutputOption = OutputFormat.AUTO,
+) -> None:
+    """Train and evaluate a model; finished stages are never run again. Ctrl-C stops, running again goes on.
+
+    **Examples**
+
+    - `thinkrec run -f examples/movielens/model.yaml`
+    - `thinkrec run -f model.yaml --serve --port 8080`
+    - `thinkrec run -f model.yaml -o json > progress.jsonl`
+    """
+    model = load(file)
+    state = open_state(model, file, state_dir)
+    options = DriverOptions(file, cpus or usable_cpus(), serve=serve, port=port)
+    outcome = drive(model, state, options, output=output, command="run")
+    _tell(outcome, model, state, file, open_report=report)
+    raise typer.Exit(_CODES[outcome])
+
+
+@app.command()
+def serve(
+    file: ManifestOption,
+    state_dir: StateOption = None,
+    *,
+    detach: Annotated[bool, typer.Option("--detach", help="Return once it answers; `thinkrec stop` ends it.")] = False,
+    cpus: CpusOption = None,
+    port: PortOption = 0,
+    output: OutputOption = OutputFormat.AUTO,
+) -> None:
+    """Serve the trained model until Ctrl-C; nothing is trained.
+
+    **Examples**
+
+    - `thinkrec serve -f model.yaml`
+    - `thinkrec serve -f model.yaml --detach --port 8080`
+    """
+    model = load(file)
+    state = open_state(model, file, state_dir)
+    if detach:
+        typer.echo(_detached(state, _serve_command(file, state_dir, cpus, port)))
+        return
+    options = DriverOptions(file, cpus or usable_cpus(), train=False, serve=True, port=port)
+    outcome = drive(model, state, options, output=output, command="serve")
+    if outcome is Outcome.NOTHING_TO_SERVE:
+        fail(f"no revision of {model.metadata.name} is there to serve; first: thinkrec run -f {file}", Exit.NOT_FOUND)
+    _tell(outcome, model, state, file, open_report=False)
+    raise typer.Exit(_CODES[outcome])
+
+
+@app.command()
+def stop(file: ManifestOption, state_dir: StateOption = None) -> None:
+    """End the `run` or `serve` that works on this model; stages write their checkpoints first.
+
+    **Example**: `thinkrec stop -f model.yaml`
+    """
+    model = load(file)
+    state = open_state(model, file, state_dir)
+    holder = state.holder()
+    if holder is None:
+        typer.echo(f"nothing is at work on {model.metadata.name}")
+        return
+    os.kill(holder.pid, signal.SIGTERM)
+    while (now := state.holder()) is not None and now.pid == holder.pid:
+        time.sleep(0.2)
+    typer.echo(f"stopped process {holder.pid} (`thinkrec {holder.command}`)")
+
+
+def usable_cpus() -> int:
+    """Return the CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def drive(model: ThinkRecModel, state: State, options: DriverOptions, *, output: OutputFormat, command: str) -> Outcome:
+    """Run the local driver under the state's lock, with the view that suits the terminal."""
+    live = output is OutputFormat.LIVE or (output is OutputFormat.AUTO and sys.stdout.isatty())
+    view = LiveView(err) if live else JsonLines(sys.stdout)
+    folder = options.manifest.resolve().parent
+    try:
+        with state.locked(command=command, now=utc_now()), view if isinstance(view, LiveView) else nullcontext():
+            driver = Driver(
+                lambda: model,
+                state,
+                options,
+                jobs=JobOptions(folder, options.cpus),
+                serving=ServingOptions(folder, dict(os.environ), options.cpus, options.port),
+                view=view,
+            )
+            return driver.run()
+    except StateLocked as error:
+        fail(str(error), Exit.BUSY)
+    except StateDamaged as error:
+        fail(str(error), Exit.BAD_INPUT)
+    except NotServableHere as error:
+        fail(str(error), Exit.NOT_FOUND)
+
+
+def _tell(outcome: Outcome, model: ThinkRecModel, state: State, file: Path, *, open_report: bool) -> None:
+    """Say in a sentence how it ended and what can be done next; details are in the view above."""
+    status = state.status()
+    stalled = status.condition("Stalled")
+    page = report_page(model, status, file)
+    if outcome is Outcome.DONE:
+        err.print(metrics_table(status))
+        if page is not None:
+            err.print(f"report: {page}", soft_wrap=True)
+        err.print(f"next: thinkrec serve -f {file}", soft_wrap=True)
+    elif outcome is Outcome.INTERRUPTED:
+        err.print(f"stopped; to go on: thinkrec run -f {file}", soft_wrap=True)
+    elif outcome is Outcome.SUSPENDED:
+        err.print("suspended: set `spec.suspend` to false to go on")
+    else:
+        message = stalled.message if stalled is not None else "the server does not start; see its log"
+        typer.echo(f"error: {message}\nlogs: {state.logs}", err=True)
+    if open_report and page is not None and "://" not in page:
+        webbrowser.open(Path(page).as_uri())
+
+
+def _serve_command(file: Path, state_dir: Path | None, cpus: int | None, port: int) -> list[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "thinkrec_operator.cli",
+        "serve",
+        "-f",
+        str(file),
+        "-o",
+        "json",
+        "--port",
+        str(port),
+    ]
+    command += ["--state-dir", str(state_dir)] if state_dir else []
+    return command + (["--cpus", str(cpus)] if cpus else [])
+
+
+def _detached(state: State, command: list[str]) -> str:
+    """Start a serving driver of its own and return its address once it answers."""
+    if (holder := state.holder()) is not None:
+        fail(f"{state.root} is in use by process {holder.pid} (`thinkrec {holder.command}`)", Exit.BUSY)
+    state.logs.mkdir(parents=True, exist_ok=True)
+    log = state.logs / "driver.log"
+    with log.open("wb") as handle:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=handle, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    until = time.monotonic() + DETACHED_SECONDS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            told = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
+            fail(f"the server ended with exit code {process.returncode}: {told[-1]} (log: {log})", Exit.FAILED)
+        serving = state.serving()
+        if serving is not None and serving.ready:
+            return serving.url
+        time.sleep(0.3)
+    process.terminate()
+    fail(f"the server did not answer within {DETACHED_SECONDS} s (log: {log})", Exit.UNAVAILABLE)

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The serving Deployment as one process: `python -m thinkrec_inference serve`, readiness asked over HTTP."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import httpx
+
+from thinkrec_crds.conditions import Reason
+from thinkrec_operator.children import serving_settings
+from thinkrec_operator.local import processes
+from thinkrec_operator.local.progress import last_line
+from thinkrec_operator.local.records import ServingRecord
+from thinkrec_operator.local.state import State
+from thinkrec_operator.local.store import local_path
+from thinkrec_operator.observed import ServingObservation
+from thinkrec_operator.plan import DeploymentChild
+
+SERVE_COMMAND = (sys.executable, "-m", "thinkrec_inference", "serve")
+LOOPBACK = "127.0.0.1"
+STOP_SECONDS = 30.0
+RESTART_SECONDS = (2.0, 60.0)
+"""First and longest wait before a server that ended by itself is started again."""
+
+
+class NotServableHere(RuntimeError):  # noqa: N818 (the caller reads `except NotServableHere`)
+    """The revision's files are not on this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServingOptions:
+    """How this machine serves."""
+
+    folder: Path
+    """The manifest's folder, from which relative `file:` addresses count."""
+    environment: Mapping[str, str]
+    cpus: int
+    port: int = 0
+    """0 takes a free one."""
+    command: Sequence[str] = SERVE_COMMAND
+
+
+class LocalServing:
+    """Runs the newest wish as one process, and starts it again when it ends by itself."""
+
+    def __init__(self, state: State, options: ServingOptions) -> None:
+        """Serve nothing yet."""
+        self._state = state
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self._record: ServingRecord | None = None
+        self._failures = 0
+        self._not_before: datetime | None = None
+        self.failure = ""
+        """Why the server ended last; empty while it works."""
+
+    @property
+    def url(self) -> str | None:
+        """Return the gateway's address once it answers."""
+        return self._record.url if self._record is not None and self._record.ready else None
+
+    @property
+    def failures(self) -> int:
+        """Return how often the server ended by itself since it last was ready."""
+        return self._failures
+
+    def recover(self) -> None:
+        """End a server that an earlier driver left behind."""
+        old = self._state.serving()
+        if old is not None:
+            processes.end_leftover(old.process, STOP_SECONDS)
+            self._state.write_serving(None)
+
+    def observe(self) -> ServingObservation | None:
+        """Return the server as a decision sees the Deployment."""
+        record = self._record
+        if record is None:
+            return None
+        return ServingObservation(
+            name=record.revision,
+            revision=record.revision,
+            spec_hash=record.spec_hash,
+            replicas=1,
+            ready_replicas=int(record.ready),
+            reason=Reason.CRASH_LOOP_BACK_OFF.value if self.failure else None,
+            message=self.failure,
+            url=record.url,
+        )
+
+    def apply(self, child: DeploymentChild | None, now: datetime) -> None:
+        """Start, replace or leave the server so that it serves what is wished."""
+        current = self._record
+        if child is None or (
+            current is not None and current.spec_hash == child.spec_hash and self._process is not None
+        ):
+            return
+        waits = self._not_before is not None and now < self._not_before
+        if waits and current is not None and current.spec_hash == child.spec_hash:
+            return
+        self.stop()
+        self._start(child, now)
+
+    def poll(self, now: datetime) -> bool:
+        """Look at the server; return whether anything changed."""
+        process, record = self._process, self._record
+        if process is None or record is None:
+            return self._not_before is not None and now >= self._not_before
+        code = process.poll()
+        if code is not None:
+            self._process = None
+            self._failures += 1
+            first, longest = RESTART_SECONDS
+            self._not_before = now + timedelta(seconds=min(longest, first * 2.0 ** (self._failures - 1)))
+            self.failure = f"the server ended with exit code {code}: {last_line(self.log)}"
+            self._keep(record.model_copy(update={"ready": False}))
+            return True
+        ready = is_ready(record.url)
+        if ready == record.ready:
+            return False
+        if ready:
+            self._failures, self._not_before, self.failure = 0, None, ""
+        self._keep(record.model_copy(update={"ready": ready}))
+        return True
+
+    def stop(self) -> None:
+        """End the server, gently first."""
+        process = self._process
+        if process is not None:
+            processes.send(process.pid, signal.SIGTERM)
+            try:
+                process.wait(timeout=STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                processes.send(process.pid, signal.SIGKILL)
+                process.wait()
+        self._process = self._record = None
+        self._state.write_serving(None)
+
+    @property
+    def log(self) -> Path:
+        """Return the server's log."""
+        return self._state.logs / "serving.log"
+
+    def _start(self, child: DeploymentChild, now: datetime) -> None:
+        port = self._options.port or _free_port()
+        threads = str(self._options.cpus)
+        process = processes.start(
+            [
+                *self._options.command,
+                *("--bundle", str(self._local(child.bundle_uri, "bundle"))),
+                *("--base-model", str(self._local(child.base_model.storage_uri, "base model"))),
+                *("--port", str(port)),
+            ],
+            folder=self._options.folder,
+            environment={
+                **self._options.environment,
+                **dict(serving_settings(child.serving)),
+                "OMP_NUM_THREADS": threads,
+                "PYTHONSAFEPATH": "1",
+                "PYTHONUNBUFFERED": "1",
+                "TOKENIZERS_PARALLELISM": "false",
+            },
+            output=self.log,
+            errors=self.log,
+        )
+        record = ServingRecord(
+            revision=child.revision,
+            spec_hash=child.spec_hash,
+            url=f"http://{LOOPBACK}:{port}",
+            process=processes.record_of(process.pid),
+            started=now,
+        )
+        self._process = process
+        self._keep(record)
+
+    def _local(self, uri: str, what: str) -> Path:
+        path = local_path(uri, self._options.folder)
+        if path is None or not path.exists():
+            raise NotServableHere(
+                f"the {what} at {uri} is not a folder on this machine; fetch it with "
+                f"`python -m thinkrec_trainer fetch {uri} --to FOLDER` and name it as file: in the manifest"
+            )
+        return path
+
+    def _keep(self, record: ServingRecord) -> None:
+        self._record = record
+        self._state.write_serving(record)
+
+
+def is_ready(url: str) -> bool:
+    """Return whether the gateway says that the whole path answers."""
+    try:
+        return httpx.get(f"{url}/readyz", timeout=2.0, trust_env=False).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
