@@ -13,7 +13,7 @@ the engine is away, 504 past the deadline.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
@@ -64,7 +64,7 @@ class TritonClient:
 
     async def explain(
         self, request: ExplainRequest, *, timeout_seconds: float | None = None
-    ) -> AsyncIterator[ExplainEvent]:
+    ) -> AsyncGenerator[ExplainEvent]:
         """Yield the explanation piece by piece; closing the iterator cancels it in the engine."""
         sent = {"model_name": EXPLAIN_MODEL, "inputs": [_input([1], request.to_json())]}
         async with self._stream(sent, timeout_seconds or self.timeout_seconds) as answers:

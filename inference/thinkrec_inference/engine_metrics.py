@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from thinkrec_crds.engine_api import ScoreResponse
+from thinkrec_crds.engine_api import EngineError, ScoreResponse
 
 TOKEN_BUCKETS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768)
 
@@ -33,19 +33,29 @@ class EngineMetrics:
             "thinkrec_engine_batch_requests", "Requests of each score batch.", buckets=(1, 2, 4, 8, 16, 32), registry=r
         )
         self.gate_branch = Counter("thinkrec_engine_gate_branch", "Users by gate branch.", ["branch"], registry=r)
+        self.refused = Counter("thinkrec_engine_refused", "Requests refused by the engine.", registry=r)
         self.prefix_hit_ratio = Gauge(
-            "thinkrec_engine_prefix_hit_ratio", "Share of user prefixes found in the KV pool since start.", registry=r
+            "thinkrec_engine_prefix_hit_ratio",
+            "Share of user prefixes found in the KV pool of this bundle.",
+            registry=r,
         )
         self.decode_slots_used = Gauge("thinkrec_engine_decode_slots_used", "Explanations in progress.", registry=r)
         self.adapter_generation = Gauge(
             "thinkrec_engine_adapter_generation", "1 for the bundle that answers now.", ["generation"], registry=r
         )
 
-    def observe_batch(self, tokens: int, answers: Sequence[ScoreResponse]) -> None:
+    def listen(self, port: int) -> None:
+        """Serve the metrics on all addresses of this TCP port too: Prometheus cannot scrape a Unix socket."""
+        start_http_server(port, registry=self.registry)
+
+    def observe_batch(self, tokens: int, answers: Sequence[ScoreResponse | EngineError]) -> None:
         """Count one finished score batch."""
         self.batch_tokens.observe(tokens)
         self.batch_requests.observe(len(answers))
         for answer in answers:
+            if isinstance(answer, EngineError):
+                self.refused.inc()
+                continue
             self.candidates_scored.inc(len(answer.scores))
             self.gate_branch.labels(answer.branch.value).inc()
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One worker thread that owns torch: merges concurrent score requests and gives explanations the time between.
 
-Order of work: control (a swap of the bundle) before scores, scores before explanations. A score batch is closed by its
+Scores come before explanations. A score batch is closed by its
 token budget or by a short delay after its first request; an explanation advances by one event at a time, round robin,
 so that a score never waits for more than one decoding step (references: Orca, iteration-level scheduling, OSDI 2022).
 """
@@ -18,29 +18,36 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from thinkrec_crds.engine_api import ExplainEvent, ExplainRequest, ScoreRequest, ScoreResponse
+from thinkrec_crds.engine_api import EngineError, ExplainEvent, ExplainRequest, ScoreRequest, ScoreResponse
 from thinkrec_inference.engine_metrics import EngineMetrics
 from thinkrec_inference.refusal import Refused
 
 
 class ScoringEngine(Protocol):
-    """What the scheduler needs of the engine; score, explain and swap are called from the one worker thread only."""
+    """What the scheduler needs of the engine; score and explain are called from the one worker thread only."""
 
     @property
     def generation(self) -> str:
         """Return the digest of the bundle that answers now."""
 
-    def score(self, requests: Sequence[ScoreRequest]) -> Sequence[ScoreResponse]:
-        """Score several users in one forward pass, answers in order; raise Refused for a bad request."""
+    @property
+    def prefix_hit_ratio(self) -> float:
+        """Return the share of user prefixes that were found in the KV pool."""
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Sequence[ScoreResponse | EngineError]:
+        """Score several users in one packed call, answers in order; a refused request does not touch the others."""
 
     def explain(self, request: ExplainRequest) -> Iterator[ExplainEvent]:
-        """Yield the explanation piece by piece, the last piece with `done`."""
+        """Yield the explanation piece by piece, the last piece with `done`; raise Refused for a bad request."""
 
     def tokens(self, request: ScoreRequest) -> int:
         """Return how many tokens the request costs without any cached prefix; called from any thread."""
 
     def swap(self, bundle: Path) -> None:
-        """Load and check another bundle over the same base model, then serve it; on any error keep the old one."""
+        """Load and check another bundle over the same base model, then serve it; on any error keep the old one.
+
+        Called from a thread of its own while the worker goes on scoring with the old bundle.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +56,8 @@ class Limits:
 
     batch_tokens: int = 16_384
     """Tokens of one score batch (prefixes and suffixes); one request alone may exceed it."""
-    batch_delay_seconds: float = 0.003
-    """How long the first request of a batch waits for company; Triton's own queue waits as long."""
+    batch_delay_seconds: float = 0.001
+    """How long the first request of a batch waits for company; Triton has let it wait already."""
     deadline_seconds: float = 10.0
     """A backlog beyond this is refused at once: the answer would come too late for its caller."""
     max_explanations: int = 32
@@ -88,7 +95,6 @@ class Scheduler:
         self.tokens_per_second = tokens_per_second
         """Measured; starts with the speed of the golden prompts."""
         self._changed = threading.Condition()
-        self._controls: deque[Callable[[], None]] = deque()
         self._scores: deque[_ScoreJob] = deque()
         self._explanations: deque[ExplainJob] = deque()
         self._stopping = False
@@ -138,14 +144,6 @@ class Scheduler:
             self.metrics.decode_slots_used.set(len(self._explanations))
             self._changed.notify()
 
-    def call(self, work: Callable[[], None]) -> Future[None]:
-        """Run `work` on the worker thread between two batches."""
-        future: Future[None] = Future()
-        with self._changed:
-            self._controls.append(lambda: _settle(future, work))
-            self._changed.notify()
-        return future
-
     def backlog_seconds(self) -> float:
         """Return how long the queued score requests will take at the measured speed."""
         return self._queued_tokens() / self.tokens_per_second
@@ -170,21 +168,15 @@ class Scheduler:
 
     def _run(self) -> None:
         while self._wait():
-            if control := self._pop_control():
-                control()
-            elif batch := self._pop_batch():
+            if batch := self._pop_batch():
                 self._score(batch)
             else:
                 self._step_explanation()
 
     def _wait(self) -> bool:
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping or self._controls or self._scores or self._explanations)
+            self._changed.wait_for(lambda: self._stopping or self._scores or self._explanations)
             return not self._stopping
-
-    def _pop_control(self) -> Callable[[], None] | None:
-        with self._changed:
-            return self._controls.popleft() if self._controls else None
 
     def _pop_batch(self) -> list[_ScoreJob]:
         with self._changed:
@@ -216,8 +208,9 @@ class Scheduler:
         else:
             self._learn_speed(tokens, time.monotonic() - started)
             self.metrics.observe_batch(tokens, answers)
+            self.metrics.prefix_hit_ratio.set(self.engine.prefix_hit_ratio)
             for job, answer in zip(batch, answers, strict=True):
-                job.future.set_result(answer)
+                _answer(job.future, answer)
         finally:
             self.metrics.inflight_tokens.set(0)
 
@@ -269,13 +262,11 @@ def _close(events: Iterator[ExplainEvent] | None) -> None:
         close()
 
 
-def _settle(future: Future[None], work: Callable[[], None]) -> None:
-    try:
-        work()
-    except Exception as error:  # handed to whoever waits on the future
-        future.set_exception(error)
+def _answer(future: Future[ScoreResponse], answer: ScoreResponse | EngineError) -> None:
+    if isinstance(answer, EngineError):
+        future.set_exception(Refused.of(answer))
     else:
-        future.set_result(None)
+        future.set_result(answer)
 
 
 def _stopping() -> Refused:

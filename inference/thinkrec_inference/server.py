@@ -168,10 +168,13 @@ async def _lines(first: ExplainEvent | None, queue: asyncio.Queue[_Event], job: 
 
 
 def _swap_route(service: EngineService) -> Callable[[Request], object]:
+    changing = asyncio.Lock()
+
     async def swap(request: Request) -> Response:
         folder = Path(SwapRequest.from_json(await request.body()).bundle)
         scheduler = service.scheduler
-        await asyncio.wrap_future(scheduler.call(lambda: scheduler.engine.swap(folder)))
+        async with changing:
+            await asyncio.to_thread(scheduler.engine.swap, folder)
         service.metrics.serves(scheduler.engine.generation)
         log.info("swapped to bundle %s", scheduler.engine.generation)
         return JSONResponse({"generation": scheduler.engine.generation})
@@ -225,7 +228,9 @@ def bind_socket(path: Path) -> socket.socket:
 def run(service: EngineService, load: Callable[[], tuple[ScoringEngine, float]], path: Path) -> None:
     """Serve until SIGTERM or SIGINT."""
     listener = bind_socket(path)
-    config = uvicorn.Config(create_app(service, load), log_config=None, access_log=False, lifespan="on")
+    config = uvicorn.Config(
+        create_app(service, load), log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=5
+    )
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:

@@ -10,9 +10,9 @@ them; the shims hold none and import no torch. The tensors:
                        event BYTES [1] ExplainEvent as JSON   (decoupled)
 
 JSON in one BYTES tensor, rather than id tensors: ids are the callers' own strings, the history is nested, and
-requests of any number of candidates have the same shape, so they batch without ragged inputs. `scores` repeats the JSON's numbers
-as a tensor; the client compares both, which notices a stub built against another NumPy (it corrupts tensors silently).
-The request `{"probe": true}` is answered with the generation, without scoring.
+requests of any number of candidates have the same shape, so they batch without ragged inputs. `scores` repeats the
+JSON's numbers as a tensor; the client compares both, which notices a stub built against another NumPy (it corrupts
+tensors silently). The request `{"probe": true}` is answered with the generation, without scoring.
 """
 
 from __future__ import annotations

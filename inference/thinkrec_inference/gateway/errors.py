@@ -71,7 +71,7 @@ def describe_invalid(problems: Sequence[dict[str, Any]]) -> tuple[int, ErrorBody
     if first["type"] == "json_invalid":
         where = f"at character {first['loc'][-1]}: {first.get('ctx', {}).get('error', first['msg'])}"
         return 400, ErrorBody(error=f"the body is not JSON {where}", remedy="Send one JSON object, see /docs.")
-    fields = tuple(_problem(p) for p in problems)
+    fields = tuple(_problem(p) for p in problems if not _follows(p, problems))
     names = ", ".join(f.field for f in fields)
     return 422, ErrorBody(
         error=f"{fields[0].field}: {fields[0].error}"
@@ -80,8 +80,15 @@ def describe_invalid(problems: Sequence[dict[str, Any]]) -> tuple[int, ErrorBody
         remedy="Correct the fields named here; /docs has an example of every body.",
         field=fields[0].field,
         received=fields[0].received,
-        details=fields if len(fields) > 1 else (),
+        details=fields if len(fields) > 1 else None,
     )
+
+
+def _follows(problem: dict[str, Any], problems: Sequence[dict[str, Any]]) -> bool:
+    """Return whether a list is only "too short" because its elements were wrong, which is reported already."""
+    place = tuple(problem["loc"])
+    inside = (p for p in problems if p is not problem and tuple(p["loc"])[: len(place)] == place)
+    return problem["type"] == "too_short" and any(inside)
 
 
 def _problem(problem: dict[str, Any]) -> FieldProblem:

@@ -2,9 +2,9 @@
 """Feedback that is on disk before it is acknowledged: JSON lines in segments, fsync, idempotent by eventId.
 
 A start opens a new segment, so a line that a crash cut short stays the last one of its file and is skipped. The same
-eventId with the same content is a duplicate and changes nothing; with other content it is a conflict. Ids are remembered
-as far back as the segments in the folder reach; replicas have folders of their own, and a reader of all of them
-removes duplicates by eventId.
+eventId with the same content is a duplicate and changes nothing; with other content it is a conflict. Ids are
+remembered as far back as the segments in the folder reach; replicas have folders of their own, and a reader of all of
+them removes duplicates by eventId.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -25,6 +26,7 @@ from thinkrec_inference.gateway.schemas import (
 from thinkrec_inference.refusal import Refused
 from thinkrec_inference.settings import GatewaySettings
 
+log = logging.getLogger(__name__)
 EXPLAIN_RESERVE_SECONDS = 0.2
 """Kept back from the deadline so that a cut reason still reaches the caller in time."""
 
@@ -35,7 +37,7 @@ class Scorer(Protocol):
     async def score(self, request: ScoreRequest, *, timeout_seconds: float | None = None) -> ScoreResponse:
         """Return scores in the order of the request."""
 
-    def explain(self, request: ExplainRequest, *, timeout_seconds: float | None = None) -> AsyncIterator[ExplainEvent]:
+    def explain(self, request: ExplainRequest, *, timeout_seconds: float | None = None) -> AsyncGenerator[ExplainEvent]:
         """Yield the explanation piece by piece."""
 
     async def models_ready(self) -> tuple[str, ...]:
@@ -81,6 +83,8 @@ class Recommender:
     async def recommend(self, request: RecommendRequest) -> RecommendResponse:
         """Return the best k items; raise Refused for what cannot be served."""
         deadline = Deadline(self.settings.deadline_seconds)
+        if "k" not in request.model_fields_set:
+            request = request.model_copy(update={"k": min(request.k, self.settings.max_candidates)})
         candidates = self._candidates(request)
         answer = await self._score(request.user_id, candidates.item_ids, request.history, deadline)
         items = self._rank(request, candidates, answer)
@@ -118,7 +122,7 @@ class Recommender:
             took_milliseconds=_milliseconds(deadline),
         )
 
-    def explain_one(self, user_id: str, item_id: str) -> AsyncIterator[ExplainEvent]:
+    def explain_one(self, user_id: str, item_id: str) -> AsyncGenerator[ExplainEvent]:
         """Return the stream of one explanation; raise Refused (404) for an unknown item."""
         self._check_items("itemId", (item_id,))
         request = ExplainRequest(user_id=user_id, item_id=item_id, max_tokens=self.settings.max_explanation_tokens)
@@ -207,9 +211,14 @@ class Recommender:
         patience = max(0.001, deadline.left() - EXPLAIN_RESERVE_SECONDS)
         reason = Reason()
         events = self.scorer.explain(asked, timeout_seconds=deadline.left())
-        async with contextlib.aclosing(events), asyncio.timeout(patience):  # type: ignore[type-var]
-            async for event in events:
-                reason = add(reason, event)
+        try:
+            async with contextlib.aclosing(events), asyncio.timeout(patience):
+                async for event in events:
+                    reason = add(reason, event)
+        except TimeoutError:
+            log.info("the deadline cut a reason after %d characters", len(reason.text))
+        except Refused as refusal:  # the ranking stands without its reasons
+            log.warning("no reason for item %s: %s", item_id, refusal)
         return reason
 
     def _gates(self, answer: ScoreResponse) -> tuple[GateWeight, ...]:

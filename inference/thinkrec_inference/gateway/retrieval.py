@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Candidates from the bundle's collaborative vectors: dot product plus bias, seen items left out.
 
-score(u, i) = item_vectors[i] . user_vectors[u] + item_bias[i]; the user's bias and the offset are the same for all items
-and do not change the order. Without a vector for the user, the number of users who have an item ranks it.
+score(u, i) = item_vectors[i] . user_vectors[u] + item_bias[i]; the user's bias and the offset are the same for all
+items and do not change the order. Without a vector for the user, the number of users who have an item ranks it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,8 @@ class Catalogue:
     user_row: Mapping[str, int]
     seen: tuple[Indices, ...]
     """Item indices per user index."""
+    warm: npt.NDArray[np.bool_]
+    """(U,) the user has a group, so their vector means something."""
     user_vectors: Floats
     """(U, d)."""
     item_vectors: Floats
@@ -66,11 +69,11 @@ class Candidates:
 
 def load_catalogue(bundle: Path) -> Catalogue:
     """Read the bundle's tables and vectors; raise ValueError naming what is missing."""
-    items = pl.read_parquet(bundle / "items.parquet").sort("item_index")
-    users = pl.read_parquet(bundle / "users.parquet").sort("user_index")
+    items = _columns(bundle / "items.parquet", "item_index", "item_id", "title")
+    users = _columns(bundle / "users.parquet", "user_index", "user_id", "group", "seen_items")
     vectors = load_file(bundle / "collaborative.safetensors")
     item_ids = tuple(str(i) for i in items["item_id"])
-    seen = tuple(np.asarray(row.to_list(), dtype=np.int64) for row in users["seen_items"])
+    seen = tuple(np.asarray(row, dtype=np.int64) for row in users["seen_items"])
     _check_rows(bundle, "item_vectors", vectors["item_vectors"], len(item_ids))
     _check_rows(bundle, "user_vectors", vectors["user_vectors"], len(seen))
     return Catalogue(
@@ -80,11 +83,18 @@ def load_catalogue(bundle: Path) -> Catalogue:
         item_row={item: row for row, item in enumerate(item_ids)},
         user_row={str(user): row for row, user in enumerate(users["user_id"])},
         seen=seen,
+        warm=np.array([group is not None and group >= 0 for group in users["group"]], dtype=np.bool_),
         user_vectors=vectors["user_vectors"],
         item_vectors=vectors["item_vectors"],
         item_bias=vectors.get("item_bias", np.zeros(len(item_ids), dtype=np.float32)),
         popularity=_popularity(seen, len(item_ids)),
     )
+
+
+def _columns(path: Path, key: str, *names: str) -> dict[str, list[Any]]:
+    """Return the columns as lists, rows in the order of the index column `key`."""
+    table = pl.read_parquet(path, columns=[key, *names]).sort(key)
+    return table.to_dict(as_series=False)
 
 
 def _check_rows(bundle: Path, name: str, matrix: Floats, rows: int) -> None:
@@ -103,7 +113,7 @@ def _popularity(seen: Sequence[Indices], items: int) -> Floats:
 def retrieve(catalogue: Catalogue, user_id: str, count: int) -> Candidates:
     """Return the user's best `count` unseen items by the collaborative vectors, or the most popular ones."""
     row = catalogue.user_row.get(user_id)
-    if row is None or not catalogue.user_vectors[row].any():
+    if row is None or not catalogue.warm[row]:
         unseen = _order(catalogue.popularity, () if row is None else catalogue.seen[row])
         return Candidates(_ids(catalogue, unseen[:count]), {}, "Popularity")
     ranked = _collaborative_order(catalogue, row)
@@ -115,7 +125,7 @@ def given(catalogue: Catalogue, user_id: str, item_ids: Sequence[str]) -> Candid
     """Return the caller's own candidates, in the given order and once each, with their collaborative places."""
     unique = tuple(dict.fromkeys(item_ids))
     row = catalogue.user_row.get(user_id)
-    if row is None or not catalogue.user_vectors[row].any():
+    if row is None or not catalogue.warm[row]:
         return Candidates(unique, {}, "Given")
     wanted = set(unique)
     ranked = _ids(catalogue, _collaborative_order(catalogue, row))

@@ -60,7 +60,7 @@ class RecommendedItem(Contract):
     score: float = Field(description="Logit of the fused model; higher is better. Not a probability.")
     cf_rank: int | None = Field(
         default=None,
-        description="1-based place by the collaborative vectors among unseen items; absent for a cold start or a seen item.",
+        description="1-based place among unseen items by the collaborative vectors; absent for a cold start.",
     )
     seen: bool = Field(description="The user has an interaction with it in the training data.")
     reason: str | None = Field(default=None, description="The model's own explanation, when asked for.")
@@ -198,7 +198,9 @@ class ErrorBody(Contract):
     remedy: str = Field(description="What to do about it.")
     field: str | None = Field(default=None, description="The first wrong field.")
     received: str | None = Field(default=None, description="What was sent in it, cut to 200 characters.")
-    details: tuple[FieldProblem, ...] = Field(default=(), description="All wrong fields, when there are several.")
+    details: tuple[FieldProblem, ...] | None = Field(
+        default=None, description="All wrong fields, when there are several."
+    )
 
 
 class ReadyAnswer(Contract):

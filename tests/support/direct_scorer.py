@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stands where the Triton client stands: answers from the arithmetic engine, or with a refusal set by the test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from support.arithmetic_engine import ArithmeticEngine
+from thinkrec_crds.engine_api import EngineError, ExplainEvent, ExplainRequest, ScoreRequest, ScoreResponse
+from thinkrec_inference.refusal import Refused
+from thinkrec_inference.triton_launcher import MODELS
+
+
+class DirectScorer:
+    """A scorer without a network."""
+
+    def __init__(self) -> None:
+        self.engine = ArithmeticEngine()
+        self.requests: list[ScoreRequest] = []
+        self.refusal: Refused | None = None
+        """Raised instead of any answer."""
+        self.seconds_per_event = 0.0
+        self.ready: tuple[str, ...] = MODELS
+
+    async def score(self, request: ScoreRequest, *, timeout_seconds: float | None = None) -> ScoreResponse:
+        """Score by arithmetic."""
+        self._refuse()
+        self.requests.append(request)
+        (answer,) = self.engine.score([request])
+        if isinstance(answer, EngineError):
+            raise Refused.of(answer)
+        return answer
+
+    async def explain(
+        self, request: ExplainRequest, *, timeout_seconds: float | None = None
+    ) -> AsyncGenerator[ExplainEvent]:
+        """Spell the item's id."""
+        self._refuse()
+        for event in self.engine.explain(request):
+            await asyncio.sleep(self.seconds_per_event)
+            yield event
+
+    async def models_ready(self) -> tuple[str, ...]:
+        """Return the models that the test calls ready."""
+        self._refuse()
+        return self.ready
+
+    async def generation(self) -> str:
+        """Return the engine's generation."""
+        self._refuse()
+        return self.engine.generation
+
+    def _refuse(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scheduler: merging, isolation of bad requests, priority, cancellation, refusal under load, one thread."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from support.arithmetic_engine import ArithmeticEngine, expected_score
+from thinkrec_crds.engine_api import ExplainEvent, ExplainRequest, ScoreRequest
+from thinkrec_inference.engine_metrics import EngineMetrics
+from thinkrec_inference.refusal import Refused
+from thinkrec_inference.scheduler import ExplainJob, Limits, Scheduler
+
+Received = queue.Queue[ExplainEvent | Exception | None]
+
+
+@contextmanager
+def running(engine: ArithmeticEngine, limits: Limits | None = None, *, speed: float = 1e6) -> Iterator[Scheduler]:
+    scheduler = Scheduler(engine, limits or Limits(), EngineMetrics(), tokens_per_second=speed)
+    scheduler.start()
+    try:
+        yield scheduler
+    finally:
+        scheduler.close()
+
+
+def request(user: str, *items: str) -> ScoreRequest:
+    return ScoreRequest(user_id=user, item_ids=items or ("a",))
+
+
+def explain(scheduler: Scheduler, item: str) -> tuple[ExplainJob, Received]:
+    received: Received = queue.Queue()
+    job = ExplainJob(ExplainRequest(user_id="u", item_id=item), received.put)
+    scheduler.explain(job)
+    return job, received
+
+
+def collect(received: Received) -> list[ExplainEvent | Exception]:
+    return list(iter(lambda: received.get(timeout=10), None))
+
+
+def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "the condition never became true"
+        time.sleep(0.005)
+
+
+def test_concurrent_requests_become_one_engine_call_and_each_gets_its_own_scores() -> None:
+    engine = ArithmeticEngine()
+    with running(engine, Limits(batch_delay_seconds=0.2)) as scheduler:
+        futures = [scheduler.submit([request("u" * n, "a", "b" * n)])[0] for n in range(1, 9)]
+        answers = [future.result(timeout=5) for future in futures]
+    assert engine.batches == [tuple("u" * n for n in range(1, 9))]
+    for n, answer in enumerate(answers, 1):
+        assert answer.scores == (expected_score("u" * n, "a"), expected_score("u" * n, "b" * n))
+
+
+def test_a_batch_closes_at_its_token_budget_and_a_bigger_request_still_runs_alone() -> None:
+    engine = ArithmeticEngine()  # 110 tokens for one item, 200 for ten
+    with running(engine, Limits(batch_tokens=230, batch_delay_seconds=0.2)) as scheduler:
+        futures = scheduler.submit([request("a"), request("b"), request("c"), request("big", *"x" * 90)])
+        for future in futures:
+            future.result(timeout=5)
+    assert engine.batches == [("a", "b"), ("c",), ("big",)]
+
+
+@pytest.mark.parametrize(("item", "kind"), [("unknown-7", Refused), ("crash-7", ZeroDivisionError)])
+def test_a_bad_request_in_a_batch_fails_alone(item: str, kind: type[Exception]) -> None:
+    with running(ArithmeticEngine(), Limits(batch_delay_seconds=0.1)) as scheduler:
+        good, bad, also_good = scheduler.submit([request("a"), request("b", item), request("c")])
+        assert good.result(timeout=5).scores == (expected_score("a", "a"),)
+        assert also_good.result(timeout=5).scores == (expected_score("c", "a"),)
+        with pytest.raises(kind):
+            bad.result(timeout=5)
+
+
+def test_a_cancelled_request_is_not_scored() -> None:
+    engine = ArithmeticEngine(seconds_per_batch=0.1)
+    with running(engine, Limits(batch_delay_seconds=0.0)) as scheduler:
+        first = scheduler.submit([request("first")])[0]
+        until(first.running)
+        second, third = scheduler.submit([request("second"), request("third")])
+        assert second.cancel()
+        third.result(timeout=5)
+    assert engine.batches == [("first",), ("third",)]
+
+
+def test_scores_pre_empt_an_explanation_between_two_events() -> None:
+    engine = ArithmeticEngine(seconds_per_event=0.02)
+    with running(engine) as scheduler:
+        _, received = explain(scheduler, "abcdefghij")
+        received.get(timeout=5)
+        scheduler.submit([request("u")])[0].result(timeout=5)
+        collect(received)
+    place = engine.work.index("score")
+    assert 1 <= place <= 4, f"the score waited for the explanation: {engine.work}"
+    assert [w for w in engine.work if w != "score"] == list("abcdefghij")
+
+
+def test_explanations_advance_in_turns() -> None:
+    engine = ArithmeticEngine(seconds_per_event=0.01)
+    with running(engine) as scheduler:
+        streams = [explain(scheduler, letter * 5)[1] for letter in "pqr"]
+        texts = ["".join(e.text for e in collect(s) if isinstance(e, ExplainEvent)) for s in streams]
+    assert texts == ["ppppp", "qqqqq", "rrrrr"]
+    assert set(engine.work[2:8]) == {"p", "q", "r"}, engine.work
+
+
+def test_a_cancelled_explanation_stops_and_its_generator_is_closed() -> None:
+    engine = ArithmeticEngine(seconds_per_event=0.01)
+    with running(engine) as scheduler:
+        job, received = explain(scheduler, "z" * 250)
+        received.get(timeout=5)
+        job.cancelled.set()
+        rest = collect(received)
+        until(lambda: engine.closed == ["z" * 250])
+    assert len(rest) < 50
+    assert engine.work.count("z") < 50
+
+
+def test_an_explanation_that_fails_hands_over_the_error_and_ends() -> None:
+    with running(ArithmeticEngine()) as scheduler:
+        _, received = explain(scheduler, "unknown")
+        (error,) = collect(received)
+    assert isinstance(error, Refused)
+    assert error.detail.status == 404
+
+
+def test_a_backlog_beyond_the_deadline_is_refused_with_the_time_to_wait() -> None:
+    engine = ArithmeticEngine(seconds_per_batch=0.3)
+    limits = Limits(deadline_seconds=2.0, batch_delay_seconds=0.0, batch_tokens=1)
+    with running(engine, limits, speed=100.0) as scheduler:  # 110 tokens take 1.1 s at this speed
+        started = scheduler.submit([request("running")])[0]
+        until(started.running)
+        scheduler.tokens_per_second = 100.0
+        scheduler.submit([request(str(n)) for n in range(4)])  # 4.4 s of work
+        with pytest.raises(Refused, match="more than the deadline of 2 s") as refused:
+            scheduler.submit([request("late")])
+    assert refused.value.detail.status == 503
+    assert refused.value.retry_after == 3  # ceil(4.4 - 2)
+
+
+def test_more_explanations_than_slots_are_refused() -> None:
+    with running(ArithmeticEngine(seconds_per_event=0.05), Limits(max_explanations=1)) as scheduler:
+        job, received = explain(scheduler, "abcdef")
+        with pytest.raises(Refused, match="1 explanations are in progress") as refused:
+            explain(scheduler, "x")
+        job.cancelled.set()
+        collect(received)
+    assert refused.value.retry_after is not None
+
+
+def test_all_scoring_happens_in_one_thread() -> None:
+    engine = ArithmeticEngine()
+    with running(engine) as scheduler:
+        for future in scheduler.submit([request("a"), request("b")]):
+            future.result(timeout=5)
+    assert engine.threads == {"torch"}
+
+
+def test_closing_fails_what_is_queued_and_refuses_more() -> None:
+    engine = ArithmeticEngine(seconds_per_batch=0.2)
+    with running(engine, Limits(batch_delay_seconds=0.0, batch_tokens=1)) as scheduler:
+        first = scheduler.submit([request("first")])[0]
+        until(first.running)
+        queued = scheduler.submit([request("queued")])[0]
+    assert first.result(timeout=5).user_id == "first"
+    with pytest.raises(Refused, match="stopping"):
+        queued.result(timeout=5)
+    with pytest.raises(Refused, match="stopping"):
+        scheduler.submit([request("after")])
+
+
+def test_the_speed_follows_the_measured_one() -> None:
+    engine = ArithmeticEngine(seconds_per_batch=0.05)  # 110 tokens in 0.05 s: 2200 tokens/s
+    with running(engine, Limits(batch_delay_seconds=0.0), speed=1e6) as scheduler:
+        for _ in range(30):
+            scheduler.submit([request("u")])[0].result(timeout=5)
+        speed = scheduler.tokens_per_second
+    assert speed < 5000, "thirty batches leave 0.8**30 of the first guess"
