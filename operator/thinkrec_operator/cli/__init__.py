@@ -3,7 +3,7 @@
 
     common      options, exit codes, errors with one clear message
     run         run, serve, stop
-    inspect     validate, status, plan, explain-key, logs, report, clean
+    look        validate, status, plan, explain-key, logs, report, clean
     recommend   recommend
 
 Only here is anything printed.
@@ -11,7 +11,7 @@ Only here is anything printed.
 
 from __future__ import annotations
 
-from thinkrec_operator.cli import inspect, recommend, run
+from thinkrec_operator.cli import look, recommend, run
 from thinkrec_operator.cli.common import app
 
-__all__ = ["app", "inspect", "recommend", "run"]
+__all__ = ["app", "look", "recommend", "run"]

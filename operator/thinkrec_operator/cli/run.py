@@ -10,6 +10,7 @@ import sys
 import time
 import webbrowser
 from contextlib import nullcontext
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -19,10 +20,8 @@ import typer
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_operator.cli.common import Exit, ManifestOption, StateOption, app, err, fail, load, open_state
 from thinkrec_operator.cli.tables import metrics_table, report_page
-from thinkrec_operator.local.driver import Driver, DriverOptions, Outcome, utc_now
-from thinkrec_operator.local.jobs import JobOptions
-from thinkrec_operator.local.serving import NotServableHere, ServingOptions
-from thinkrec_operator.local.state import State, StateDamaged, StateLocked
+from thinkrec_operator.local.outcome import Outcome
+from thinkrec_operator.local.state import State, StateDamaged, StateLocked, utc_now
 from thinkrec_operator.local.view import JsonLines, LiveView
 
 _CODES = {
@@ -79,8 +78,8 @@ def run(
     """
     model = load(file)
     state = open_state(model, file, state_dir)
-    options = DriverOptions(file, cpus or usable_cpus(), serve=serve, port=port)
-    outcome = drive(model, state, options, output=output, command="run")
+    wish = Wish(file, cpus or usable_cpus(), train=True, serve=serve, port=port)
+    outcome = drive(model, state, wish, output=output, command="run")
     _tell(outcome, model, state, file, open_report=report)
     raise typer.Exit(_CODES[outcome])
 
@@ -107,8 +106,8 @@ def serve(
     if detach:
         typer.echo(_detached(state, _serve_command(file, state_dir, cpus, port)))
         return
-    options = DriverOptions(file, cpus or usable_cpus(), train=False, serve=True, port=port)
-    outcome = drive(model, state, options, output=output, command="serve")
+    wish = Wish(file, cpus or usable_cpus(), train=False, serve=True, port=port)
+    outcome = drive(model, state, wish, output=output, command="serve")
     if outcome is Outcome.NOTHING_TO_SERVE:
         fail(f"no revision of {model.metadata.name} is there to serve; first: thinkrec run -f {file}", Exit.NOT_FOUND)
     _tell(outcome, model, state, file, open_report=False)
@@ -138,19 +137,37 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def drive(model: ThinkRecModel, state: State, options: DriverOptions, *, output: OutputFormat, command: str) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the command line asks of the driver."""
+
+    manifest: Path
+    cpus: int
+    train: bool
+    serve: bool
+    port: int
+
+
+def drive(model: ThinkRecModel, state: State, wish: Wish, *, output: OutputFormat, command: str) -> Outcome:
     """Run the local driver under the state's lock, with the view that suits the terminal."""
+    try:
+        from thinkrec_operator.local.driver import Driver, DriverOptions
+        from thinkrec_operator.local.jobs import JobOptions
+        from thinkrec_operator.local.serving import NotServableHere, ServingOptions
+    except ModuleNotFoundError as error:
+        fail(f"{error.name} is not installed; running models needs: pip install 'thinkrec[local]'", Exit.UNAVAILABLE)
     live = output is OutputFormat.LIVE or (output is OutputFormat.AUTO and sys.stdout.isatty())
     view = LiveView(err) if live else JsonLines(sys.stdout)
-    folder = options.manifest.resolve().parent
+    folder = wish.manifest.resolve().parent
+    options = DriverOptions(wish.manifest, wish.cpus, train=wish.train, serve=wish.serve, port=wish.port)
     try:
         with state.locked(command=command, now=utc_now()), view if isinstance(view, LiveView) else nullcontext():
             driver = Driver(
                 lambda: model,
                 state,
                 options,
-                jobs=JobOptions(folder, options.cpus),
-                serving=ServingOptions(folder, dict(os.environ), options.cpus, options.port),
+                jobs=JobOptions(folder, wish.cpus),
+                serving=ServingOptions(folder, dict(os.environ), wish.cpus, wish.port),
                 view=view,
             )
             return driver.run()
@@ -220,4 +237,4 @@ def _detached(state: State, command: list[str]) -> str:
             return serving.url
         time.sleep(0.3)
     process.terminate()
-    fail(f"the server did not answer within {DETACHED_SECONDS} s (log: {log})", Exit.UNAVAILABLE)
+    return fail(f"the server did not answer within {DETACHED_SECONDS} s (log: {log})", Exit.UNAVAILABLE)

@@ -17,8 +17,8 @@ from thinkrec_crds.conditions import ConditionType
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_operator.local.jobs import JobOptions, JobRunner
 from thinkrec_operator.local.observe import lost_jobs, model_with_state, observe
-from thinkrec_operator.local.serving import LocalServing, ServingOptions
 from thinkrec_operator.local.outcome import Outcome, stalled_outcome
+from thinkrec_operator.local.serving import LocalServing, ServingOptions
 from thinkrec_operator.local.state import State, utc_now
 from thinkrec_operator.local.store import LocalStore
 from thinkrec_operator.observed import Observed, Settings
