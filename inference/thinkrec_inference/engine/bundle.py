@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import pyarrow.parquet
+import polars
 import pydantic
 import torch
 from safetensors.torch import load_file
@@ -44,9 +44,9 @@ class User:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Users:
-    """All users, one Arrow row each; a row becomes a `User` when asked for."""
+    """All users, one table row each; a row becomes a `User` when asked for."""
 
-    table: pyarrow.Table
+    table: polars.DataFrame
     rows: Mapping[str, int]
 
     def get(self, user_id: str) -> User | None:
@@ -54,7 +54,7 @@ class Users:
         row = self.rows.get(user_id)
         if row is None:
             return None
-        values = {name: self.table[name][row].as_py() for name in self.table.column_names if name != "user_id"}
+        values = self.table.row(row, named=True)
         group = values["group"]
         return User(
             index=values["user_index"],
@@ -153,8 +153,8 @@ def _generation(folder: Path) -> str:
 
 
 def _items(path: Path) -> tuple[tuple[str, ...], tuple[ItemText, ...]]:
-    table = _table(path, ("item_index", "item_id", "title", "keywords")).sort_by("item_index")
-    columns = table.to_pydict()
+    table = _table(path, ("item_index", "item_id", "title", "keywords")).sort("item_index")
+    columns = table.to_dict(as_series=False)
     if columns["item_index"] != list(range(len(table))):
         raise BundleError(f"{path}: item_index must be 0 .. {len(table) - 1}, each once")
     rows = zip(columns["item_index"], columns["title"], columns["keywords"], strict=True)
@@ -163,15 +163,15 @@ def _items(path: Path) -> tuple[tuple[str, ...], tuple[ItemText, ...]]:
 
 def _users(path: Path) -> Users:
     names = ("user_index", "user_id", "group", "history_items", "history_likes", "seen_items")
-    table = _table(path, names).combine_chunks()
-    return Users(table, {user: row for row, user in enumerate(table["user_id"].to_pylist())})
+    table = _table(path, names).rechunk()
+    return Users(table, {user: row for row, user in enumerate(table["user_id"].to_list())})
 
 
-def _table(path: Path, names: tuple[str, ...]) -> pyarrow.Table:
-    table = pyarrow.parquet.read_table(path)
-    missing = [name for name in names if name not in table.column_names]
+def _table(path: Path, names: tuple[str, ...]) -> polars.DataFrame:
+    table = polars.read_parquet(path)
+    missing = [name for name in names if name not in table.columns]
     if missing:
-        raise BundleError(f"{path}: columns {missing} are missing; it has {table.column_names}")
+        raise BundleError(f"{path}: columns {missing} are missing; it has {table.columns}")
     return table.select(list(names))
 
 
