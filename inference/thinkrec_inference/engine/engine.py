@@ -168,6 +168,11 @@ class Engine:
         return made
 
     @property
+    def revision(self) -> Revision:
+        """The generation that answers now; take it once for parts that must belong together."""
+        return self._revision
+
+    @property
     def generation(self) -> str:
         """Digest of the bundle that answers now."""
         return self._revision.bundle.generation
