@@ -73,9 +73,13 @@ def serve(
     work_dir: Annotated[
         Path | None, typer.Option(help="Logs, events, endpoints.json; default: a temporary folder.")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address of the gateway; 0.0.0.0 in a container.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address of the gateway; 0.0.0.0 in a container.", envvar="THINKREC_GATEWAY_HOST")
+    ] = "127.0.0.1",
     triton_host: Annotated[str, typer.Option(help="Address of Triton.")] = "127.0.0.1",
-    gateway_port: Annotated[int, typer.Option(min=0, max=65535, help="Ports: 0 takes a free one.")] = 0,
+    port: Annotated[
+        int, typer.Option("--port", "--gateway-port", min=0, max=65535, help="The gateway's; 0 takes a free one.")
+    ] = 0,
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="Triton HTTP.")] = 0,
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="Triton gRPC.")] = 0,
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Triton metrics.")] = 0,
@@ -98,7 +102,7 @@ def serve(
         work_dir=(work_dir or Path(tempfile.mkdtemp(prefix="thinkrec-serve-"))).absolute(),
         host=host,
         triton_host=triton_host,
-        gateway_port=gateway_port,
+        gateway_port=port,
         http_port=http_port,
         grpc_port=grpc_port,
         metrics_port=metrics_port,

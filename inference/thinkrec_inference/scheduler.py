@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One worker thread that owns torch: merges concurrent score requests and gives explanations the time between.
 
-Scores come before explanations. A score batch is closed by its
-token budget or by a short delay after its first request; an explanation advances by one event at a time, round robin,
-so that a score never waits for more than one decoding step (references: Orca, iteration-level scheduling, OSDI 2022).
+Scores come before explanations. A score batch is closed by its token budget or by a short delay after its first
+request. Explanations of all callers are written in one running batch, a token of each per step, which they join and
+leave between steps (iteration-level scheduling: Orca, OSDI 2022); a score never waits for more than one such step.
 """
 
 from __future__ import annotations
@@ -12,19 +12,30 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from thinkrec_crds.engine_api import EngineError, ExplainEvent, ExplainRequest, ScoreRequest, ScoreResponse
 from thinkrec_inference.engine_metrics import EngineMetrics
 from thinkrec_inference.refusal import Refused
 
 
+class Explanation(Protocol):
+    """One explanation under way; its content is the engine's own."""
+
+    @property
+    def done(self) -> bool:
+        """Return whether nothing more will be written."""
+
+    def take(self) -> ExplainEvent | None:
+        """Return what was written since the last call, or None."""
+
+
 class ScoringEngine(Protocol):
-    """What the scheduler needs of the engine; score and explain are called from the one worker thread only."""
+    """What the scheduler needs of the engine; score, begin and step come from the one worker thread only."""
 
     @property
     def generation(self) -> str:
@@ -37,8 +48,11 @@ class ScoringEngine(Protocol):
     def score(self, requests: Sequence[ScoreRequest]) -> Sequence[ScoreResponse | EngineError]:
         """Score several users in one packed call, answers in order; a refused request does not touch the others."""
 
-    def explain(self, request: ExplainRequest) -> Iterator[ExplainEvent]:
-        """Yield the explanation piece by piece, the last piece with `done`; raise Refused for a bad request."""
+    def begin(self, requests: Sequence[ExplainRequest]) -> Sequence[Explanation | EngineError]:
+        """Score and decide each candidate in one packed call; a refused request does not touch the others."""
+
+    def step(self, explanations: Sequence[Any]) -> None:
+        """Write one more token of each, in one forward pass. They are what `begin` returned."""
 
     def tokens(self, request: ScoreRequest) -> int:
         """Return how many tokens the request costs without any cached prefix; called from any thread."""
@@ -54,14 +68,17 @@ class ScoringEngine(Protocol):
 class Limits:
     """When batches close and when requests are turned away."""
 
-    batch_tokens: int = 16_384
-    """Tokens of one score batch (prefixes and suffixes); one request alone may exceed it."""
+    batch_tokens: int = 4096
+    """Tokens of one score batch (prefixes and suffixes), as many as the engine takes into one forward pass; one request
+    alone may exceed it."""
     batch_delay_seconds: float = 0.001
     """How long the first request of a batch waits for company; Triton has let it wait already."""
     deadline_seconds: float = 10.0
     """A backlog beyond this is refused at once: the answer would come too late for its caller."""
     max_explanations: int = 32
     """Explanations in progress; each holds the KV rows of its prompt."""
+    begin_at_once: int = 8
+    """Prompts computed in one step: whole prompts, so a score may have to wait for so many."""
 
 
 @dataclass(slots=True)
@@ -80,7 +97,8 @@ class ExplainJob:
     request: ExplainRequest
     emit: Callable[[ExplainEvent | Exception | None], None]
     cancelled: threading.Event = field(default_factory=threading.Event)
-    events: Iterator[ExplainEvent] | None = None
+    explanation: Explanation | None = None
+    """None until it has begun."""
 
 
 class Scheduler:
@@ -171,7 +189,7 @@ class Scheduler:
             if batch := self._pop_batch():
                 self._score(batch)
             else:
-                self._step_explanation()
+                self._write()
 
     def _wait(self) -> bool:
         with self._changed:
@@ -222,44 +240,70 @@ class Scheduler:
             self._score([job])
 
     def _learn_speed(self, tokens: int, seconds: float) -> None:
+        if tokens == 0:  # nothing but refusals
+            return
         measured = tokens / max(seconds, 1e-6)
         self.tokens_per_second += 0.2 * (measured - self.tokens_per_second)
         self.metrics.tokens_per_second.set(self.tokens_per_second)
 
-    def _step_explanation(self) -> None:
+    def _write(self) -> None:
+        """Begin new explanations, or write one more token of all that are under way."""
         with self._changed:
-            if not self._explanations:
-                return
-            job = self._explanations[0]
-        more = self._advance(job)
-        with self._changed:
-            self._explanations.remove(job)
-            if more:
-                self._explanations.append(job)
-            self.metrics.decode_slots_used.set(len(self._explanations))
-        if not more:
-            job.emit(None)
+            jobs = list(self._explanations)
+        going = [job for job in jobs if not self._left(job)]
+        fresh = [job for job in going if job.explanation is None][: self.limits.begin_at_once]
+        if fresh:
+            self._begin(fresh)
+        elif going:
+            self._step(going)
 
-    def _advance(self, job: ExplainJob) -> bool:
-        """Emit the next event; return whether there is more to come."""
+    def _left(self, job: ExplainJob) -> bool:
+        """Drop the job if its caller is gone; return whether it was."""
+        if job.cancelled.is_set():
+            self._end(job)
+        return job.cancelled.is_set()
+
+    def _begin(self, jobs: list[ExplainJob]) -> None:
         try:
-            if job.cancelled.is_set():
-                _close(job.events)
-                return False
-            job.events = job.events or self.engine.explain(job.request)
-            event = next(job.events, None)
-        except Exception as error:  # handed to the caller, who is waiting on the stream
-            job.emit(error)
-            return False
+            begun = self.engine.begin([job.request for job in jobs])
+        except Exception as error:  # handed to the callers, who wait on their streams; if many, to the guilty one only
+            if len(jobs) == 1:
+                self._end(jobs[0], error)
+            for job in jobs if len(jobs) > 1 else ():
+                self._begin([job])
+            return
+        for job, explanation in zip(jobs, begun, strict=True):
+            if isinstance(explanation, EngineError):
+                self._end(job, Refused.of(explanation))
+            else:
+                job.explanation = explanation
+                self._deliver(job)
+
+    def _step(self, jobs: list[ExplainJob]) -> None:
+        try:
+            self.engine.step([job.explanation for job in jobs if job.explanation is not None])
+        except Exception as error:  # handed to the callers; a failed forward pass concerns every row of it
+            for job in jobs:
+                self._end(job, error)
+            return
+        for job in jobs:
+            self._deliver(job)
+
+    def _deliver(self, job: ExplainJob) -> None:
+        assert job.explanation is not None
+        event = job.explanation.take()
         if event is not None:
             job.emit(event)
-        return event is not None and not event.done
+        if job.explanation.done:
+            self._end(job)
 
-
-def _close(events: Iterator[ExplainEvent] | None) -> None:
-    close = getattr(events, "close", None)
-    if close is not None:
-        close()
+    def _end(self, job: ExplainJob, error: Exception | None = None) -> None:
+        with self._changed:
+            self._explanations.remove(job)
+            self.metrics.decode_slots_used.set(len(self._explanations))
+        if error is not None:
+            job.emit(error)
+        job.emit(None)
 
 
 def _answer(future: Future[ScoreResponse], answer: ScoreResponse | EngineError) -> None:

@@ -2,14 +2,15 @@
 """A scoring engine whose answers are known by construction, for tests of what lies around the engine.
 
 The score of an item is the sum of its id's code points plus the length of the user's id; an explanation spells the
-item's id, one event per letter. Items called `unknown…` are refused, `crash…` raises a defect.
+item's id, one letter per step. Items called `unknown…` are refused, `crash…` raises a defect.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from thinkrec_crds.engine_api import Branch, EngineError, ExplainEvent, ExplainRequest, ScoreRequest, ScoreResponse
@@ -21,16 +22,41 @@ def expected_score(user_id: str, item_id: str) -> float:
     return float(sum(map(ord, item_id)) + len(user_id))
 
 
+@dataclass
+class Spelling:
+    """An explanation that spells a word, one letter per step."""
+
+    word: str
+    written: int = 0
+    taken: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Return whether the whole word is written."""
+        return self.written == len(self.word)
+
+    def next_letter(self) -> str:
+        """Write one letter."""
+        self.written += 1
+        return self.word[self.written - 1]
+
+    def take(self) -> ExplainEvent | None:
+        """Return the letters since the last call; the last event has the decision."""
+        text, self.taken = self.word[self.taken : self.written], self.written
+        if self.done:
+            return ExplainEvent(text=text, done=True, finish_reason="stop", decision="Yes")
+        return ExplainEvent(text=text) if text else None
+
+
 class ArithmeticEngine:
     """Records the batches it was asked for and the order of its work."""
 
-    def __init__(self, *, seconds_per_batch: float = 0.0, seconds_per_event: float = 0.0) -> None:
+    def __init__(self, *, seconds_per_batch: float = 0.0, seconds_per_step: float = 0.0) -> None:
         self.seconds_per_batch = seconds_per_batch
-        self.seconds_per_event = seconds_per_event
+        self.seconds_per_step = seconds_per_step
         self.batches: list[tuple[str, ...]] = []
         self.work: list[str] = []
         self.threads: set[str] = set()
-        self.closed: list[str] = []
         self.generation = "sha256:" + "0" * 64
 
     prefix_hit_ratio = 0.5
@@ -67,19 +93,17 @@ class ArithmeticEngine:
             generation=self.generation,
         )
 
-    def explain(self, request: ExplainRequest) -> Iterator[ExplainEvent]:
-        """Spell the item's id."""
-        refusal = self._refusal(ScoreRequest(user_id=request.user_id, item_ids=(request.item_id,)))
-        if refusal is not None:
-            raise Refused.of(refusal)
-        try:
-            for letter in request.item_id:
-                time.sleep(self.seconds_per_event)
-                self.work.append(letter)
-                yield ExplainEvent(text=letter)
-            yield ExplainEvent(text="", done=True, finish_reason="stop", decision="Yes")
-        finally:
-            self.closed.append(request.item_id)
+    def begin(self, requests: Sequence[ExplainRequest]) -> list[Spelling | EngineError]:
+        """Begin to spell each item's id."""
+        asked = [ScoreRequest(user_id=request.user_id, item_ids=(request.item_id,)) for request in requests]
+        self._crash(*asked)
+        self.work.append(f"begin {len(requests)}")
+        return [self._refusal(request) or Spelling(request.item_ids[0]) for request in asked]
+
+    def step(self, explanations: Sequence[Spelling]) -> None:
+        """Write one more letter of each."""
+        time.sleep(self.seconds_per_step)
+        self.work.append("".join(e.next_letter() for e in explanations))
 
     def swap(self, bundle: Path) -> None:
         """Take the folder's name as generation; a folder that does not exist is refused."""

@@ -37,8 +37,14 @@ class DirectScorer:
     ) -> AsyncGenerator[ExplainEvent]:
         """Spell the item's id."""
         self._refuse()
-        for event in self.engine.explain(request):
+        (spelling,) = self.engine.begin([request])
+        if isinstance(spelling, EngineError):
+            raise Refused.of(spelling)
+        while not spelling.done:
             await asyncio.sleep(self.seconds_per_event)
+            self.engine.step([spelling])
+            event = spelling.take()
+            assert event is not None
             yield event
 
     async def models_ready(self) -> tuple[str, ...]:

@@ -75,12 +75,12 @@ def test_reasons_are_written_for_the_first_items_only(gateway: Gateway) -> None:
 
 
 def test_the_deadline_cuts_a_reason_and_keeps_the_ranking(gateway: Gateway, scorer: DirectScorer) -> None:
-    scorer.seconds_per_event = 0.15  # "i5" needs three events
+    scorer.seconds_per_event = 0.2  # two letters take longer than 0.5 s less the reserve
     client = gateway(deadline_milliseconds=500)
     body = client.post("/v1/recommend", json={"userId": "ann", "k": 1, "explain": True}).json()
     (item,) = body["items"]
     assert item["finishReason"] == "cancelled"
-    assert item["reason"] in ("i", "i5")
+    assert item["reason"] == "i"
     assert body["tookMilliseconds"] < 500
 
 
@@ -123,7 +123,7 @@ def test_history_goes_through_to_the_engine(gateway: Gateway, scorer: DirectScor
 def test_explain_streams_server_sent_events(gateway: Gateway) -> None:
     answer = gateway().get("/v1/explain", params={"userId": "ann", "itemId": "i5"})
     assert answer.headers["content-type"].startswith("text/event-stream")
-    assert answer.text.count("data: ") == 3
+    assert answer.text.count("data: ") == 2
     assert '"done":true' in answer.text
 
 

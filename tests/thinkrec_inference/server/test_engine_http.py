@@ -50,7 +50,7 @@ class Running:
 
 @pytest.fixture
 def engine() -> ArithmeticEngine:
-    return ArithmeticEngine(seconds_per_event=0.02)
+    return ArithmeticEngine(seconds_per_step=0.02)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_an_explanation_arrives_line_by_line(running: Running) -> None:
         assert answer.headers["content-type"] == "application/x-ndjson"
         events = [ExplainEvent.from_json(line) for line in answer.iter_lines()]
     assert "".join(e.text for e in events) == "hello"
-    assert [e.done for e in events] == [False] * 5 + [True]
+    assert [e.done for e in events] == [False] * 4 + [True]
 
 
 def test_an_explanation_of_an_unknown_item_is_404_before_any_line(running: Running) -> None:
@@ -119,11 +119,11 @@ def test_leaving_the_stream_cancels_the_explanation(running: Running, engine: Ar
     item = "z" * 200  # 4 s when it is not cancelled
     with running.http.stream("POST", "/explain", json={"userId": "u", "itemId": item}) as answer:
         next(answer.iter_lines())
-    deadline = time.monotonic() + 2
-    while engine.closed != [item]:
-        assert time.monotonic() < deadline, "the engine went on explaining to nobody"
+    for _ in range(200):
+        if "thinkrec_engine_decode_slots_used 0.0" in running.http.get("/metrics").text:
+            break
         time.sleep(0.01)
-    assert engine.work.count("z") < 100
+    assert engine.work.count("z") < 100, "the engine went on explaining to nobody"
 
 
 def test_swap_changes_the_generation_and_a_bad_one_keeps_it(running: Running, tmp_path: Path) -> None:

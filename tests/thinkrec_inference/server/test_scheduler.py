@@ -91,37 +91,49 @@ def test_a_cancelled_request_is_not_scored() -> None:
     assert engine.batches == [("first",), ("third",)]
 
 
-def test_scores_pre_empt_an_explanation_between_two_events() -> None:
-    engine = ArithmeticEngine(seconds_per_event=0.02)
+def test_scores_pre_empt_explanations_between_two_steps() -> None:
+    engine = ArithmeticEngine(seconds_per_step=0.02)
     with running(engine) as scheduler:
         _, received = explain(scheduler, "abcdefghij")
         received.get(timeout=5)
         scheduler.submit([request("u")])[0].result(timeout=5)
         collect(received)
     place = engine.work.index("score")
-    assert 1 <= place <= 4, f"the score waited for the explanation: {engine.work}"
-    assert [w for w in engine.work if w != "score"] == list("abcdefghij")
+    assert 1 < place <= 5, f"the score waited for the explanation: {engine.work}"
+    assert [w for w in engine.work if len(w) == 1] == list("abcdefghij")
 
 
-def test_explanations_advance_in_turns() -> None:
-    engine = ArithmeticEngine(seconds_per_event=0.01)
+def test_explanations_are_written_in_one_batch_which_they_join_and_leave() -> None:
+    engine = ArithmeticEngine(seconds_per_step=0.02)
     with running(engine) as scheduler:
-        streams = [explain(scheduler, letter * 5)[1] for letter in "pqr"]
-        texts = ["".join(e.text for e in collect(s) if isinstance(e, ExplainEvent)) for s in streams]
-    assert texts == ["ppppp", "qqqqq", "rrrrr"]
-    assert set(engine.work[2:8]) == {"p", "q", "r"}, engine.work
+        _, first = explain(scheduler, "p" * 12)
+        first.get(timeout=5)
+        others = [explain(scheduler, letter * 4)[1] for letter in "qr"]
+        texts = ["".join(e.text for e in collect(s) if isinstance(e, ExplainEvent)) for s in (first, *others)]
+    assert texts == ["p" * 11, "qqqq", "rrrr"], "the first letter of the first one was taken above"
+    assert "pqr" in engine.work, engine.work
+    assert engine.work[-1] == "p", "the longest goes on alone"
 
 
-def test_a_cancelled_explanation_stops_and_its_generator_is_closed() -> None:
-    engine = ArithmeticEngine(seconds_per_event=0.01)
+def test_a_cancelled_explanation_leaves_the_batch() -> None:
+    engine = ArithmeticEngine(seconds_per_step=0.01)
     with running(engine) as scheduler:
         job, received = explain(scheduler, "z" * 250)
         received.get(timeout=5)
         job.cancelled.set()
         rest = collect(received)
-        until(lambda: engine.closed == ["z" * 250])
     assert len(rest) < 50
     assert engine.work.count("z") < 50
+
+
+def test_a_bad_explanation_fails_alone_and_a_defect_too() -> None:
+    with running(ArithmeticEngine(seconds_per_step=0.01)) as scheduler:
+        with scheduler._changed:  # all three are queued before the worker looks
+            streams = [explain(scheduler, item)[1] for item in ("good", "unknown", "crash")]
+        good, unknown, crash = (collect(stream) for stream in streams)
+    assert "".join(e.text for e in good if isinstance(e, ExplainEvent)) == "good"
+    assert [type(e) for e in unknown] == [Refused]
+    assert [type(e) for e in crash] == [ZeroDivisionError]
 
 
 def test_an_explanation_that_fails_hands_over_the_error_and_ends() -> None:
@@ -147,7 +159,7 @@ def test_a_backlog_beyond_the_deadline_is_refused_with_the_time_to_wait() -> Non
 
 
 def test_more_explanations_than_slots_are_refused() -> None:
-    with running(ArithmeticEngine(seconds_per_event=0.05), Limits(max_explanations=1)) as scheduler:
+    with running(ArithmeticEngine(seconds_per_step=0.05), Limits(max_explanations=1)) as scheduler:
         job, received = explain(scheduler, "abcdef")
         with pytest.raises(Refused, match="1 explanations are in progress") as refused:
             explain(scheduler, "x")
