@@ -33,8 +33,8 @@ class Noise:
 def noise_words() -> Noise:
     """Read noise.txt."""
     text = importlib.resources.files(__package__).joinpath("noise.txt").read_text(encoding="utf-8")
-    _, _, body = text.partition("[anywhere]")
-    anywhere, _, alone = body.partition("[alone]")
+    _, _, body = text.partition("\n[anywhere]\n")
+    anywhere, _, alone = body.partition("\n[alone]\n")
     return Noise(tuple(sorted(_entries(anywhere), key=lambda word: (-len(word), word))), frozenset(_entries(alone)))
 
 

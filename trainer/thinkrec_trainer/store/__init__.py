@@ -30,6 +30,7 @@ __all__ = [
     "join",
     "open_blobs",
     "parent",
+    "parse_location",
     "publish",
     "read_manifest",
 ]

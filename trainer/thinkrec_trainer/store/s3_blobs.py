@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import boto3
+import boto3.session
+import botocore.loaders
+import botocore.session
 from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
@@ -29,8 +32,6 @@ from thinkrec_trainer.store.location import S3Location
 MULTIPART_BYTES = 32 * 1024 * 1024
 STALE_UPLOAD_HOURS = 24
 """Multipart uploads of a killed writer are aborted after this."""
-DELETE_BATCH = 1000
-"""S3's own limit of keys per DeleteObjects call."""
 
 _REFUSED = {
     "NoSuchBucket": "create the bucket or correct the storage URI",
@@ -52,6 +53,8 @@ class S3Blobs:
 
     location: S3Location
     client: Any = field(repr=False)
+    page_size: int = 1000
+    """Keys per listing and per deletion call; 1000 is S3's own limit."""
 
     @property
     def uri(self) -> str:
@@ -107,22 +110,22 @@ class S3Blobs:
         root = f"{self.location.prefix}/" if self.location.prefix else ""
         with self._explained():
             pages = self.client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.location.bucket, Prefix=root + prefix
+                Bucket=self.location.bucket, Prefix=root + prefix, PaginationConfig={"PageSize": self.page_size}
             )
             objects = [found for page in pages for found in page.get("Contents", [])]
         found = [Blob(o["Key"].removeprefix(root), o["Size"], o.get("ETag", "")) for o in objects]
         return sorted(found, key=lambda blob: blob.name)
 
     def delete(self, names: Sequence[str]) -> None:
-        """Remove objects, a thousand a call."""
+        """Remove objects, a page of them per call."""
         with self._explained():
-            for start in range(0, len(names), DELETE_BATCH):
-                keys = [{"Key": self._key(name)} for name in names[start : start + DELETE_BATCH]]
+            for start in range(0, len(names), self.page_size):
+                keys = [{"Key": self._key(name)} for name in names[start : start + self.page_size]]
                 self.client.delete_objects(Bucket=self.location.bucket, Delete={"Objects": keys, "Quiet": True})
 
     def publish(self, files: Sequence[tuple[str, Path]], manifest_name: str, manifest: bytes) -> bool:
-        """Upload what is not there yet, then create the manifest; a loser removes what only it had uploaded."""
-        self._abort_stale_uploads()
+        """Upload what is not there yet, then create the manifest."""
+        self.abort_stale_uploads(now=datetime.datetime.now(datetime.UTC))
         present = {blob.name: blob.size for blob in self.list()}
         for name, source in files:
             if present.get(name) != source.stat().st_size:
@@ -142,8 +145,9 @@ class S3Blobs:
             raise Temporary(f"{self.uri}/{name} is being written by another process; try again")
         return False
 
-    def _abort_stale_uploads(self) -> None:
-        oldest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=STALE_UPLOAD_HOURS)
+    def abort_stale_uploads(self, *, now: datetime.datetime) -> None:
+        """Abort multipart uploads below the root that were begun more than a day before `now`."""
+        oldest = now - datetime.timedelta(hours=STALE_UPLOAD_HOURS)
         bucket = self.location.bucket
         with self._explained():
             answer = self.client.list_multipart_uploads(Bucket=bucket, Prefix=f"{self.location.prefix}/")
@@ -171,12 +175,25 @@ def open_s3(location: S3Location, options: StoreOptions) -> S3Blobs:
     )
     region = options.region or ("us-east-1" if options.endpoint else None)
     try:
-        client = boto3.client("s3", endpoint_url=options.endpoint, region_name=region, config=config)
+        client = _session().client("s3", endpoint_url=options.endpoint, region_name=region, config=config)
     except (ValueError, BotoCoreError) as error:
         raise BadInput(
             f"S3 endpoint {options.endpoint!r} cannot be used: {error}; write http(s)://host:port"
         ) from error
     return S3Blobs(location, client)
+
+
+def _session() -> boto3.session.Session:
+    """Return a new session: boto3's default one keeps credentials that have changed since, and is not thread-safe."""
+    session = botocore.session.get_session()
+    session.register_component("data_loader", _service_descriptions())
+    return boto3.session.Session(botocore_session=session)
+
+
+@functools.cache
+def _service_descriptions() -> botocore.loaders.Loader:
+    """Return boto's reader of service descriptions; parsing them is most of the time that a new client takes."""
+    return botocore.loaders.create_loader()
 
 
 def _transfer() -> TransferConfig:
