@@ -99,8 +99,8 @@ class Scorer:
         self.encoder.assert_seam(_spread(len(self.encoder.catalogue), SEAM_ITEMS))
         self.slots = len(adapters)
         stack = LoraStack.load(base.model, adapters, fusion=fusion) if adapters else None
-        soft = None if projector is None or collaborative is None else soft_table(projector, collaborative)
-        self.packed = PackedModel(base, stack=stack, soft=soft)
+        self.soft = None if projector is None or collaborative is None else soft_table(projector, collaborative)
+        self.packed = PackedModel(base, stack=stack, soft=self.soft)
         self.pool = KvPool(pool_bytes)
         self._score = score
         self._budget = token_budget
