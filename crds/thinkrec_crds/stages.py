@@ -223,6 +223,8 @@ class EvaluateParameters(Contract):
     sampled_explanations: int = 5
     ablations: tuple[str, ...] = ("OneHot", "PeftLinear", "NoCollaborative")
     """Rows that need no further training."""
+    metrics: tuple[str, ...] = ("AUC", "UAUC", "NDCG@5", "MAP@5")
+    """AUC, UAUC, NDCG@k or MAP@k, as in `spec.evaluation.metrics`."""
 
 
 Parameters = Annotated[
