@@ -8,6 +8,7 @@ real token embeddings (thinkrec_inference.engine.projector).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,8 +68,9 @@ def run(context: StageContext) -> StageResult:
 
 def embedding_table(base: BaseModel) -> Tensor:
     """Return the (V, D) token embeddings."""
-    weight: Tensor = base.model.get_input_embeddings().weight.detach()
-    return weight
+    embedding: Any = base.model.get_input_embeddings()
+    weight: Tensor = embedding.weight
+    return weight.detach()
 
 
 def soft_rows(projector: Projector, inputs: Tensor) -> Callable[[Tensor], Tensor]:

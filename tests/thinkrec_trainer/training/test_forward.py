@@ -60,7 +60,7 @@ def gradients(model: Any, blocks: list[list[PackedBlock]], *, score: Any = "YesM
     )
     model.zero_grad(set_to_none=True)
     for batch in blocks:
-        block_model.losses(collate(batch)).total.backward()
+        torch.autograd.backward(block_model.losses(collate(batch)).total)
     return torch.cat([parameter.grad.flatten() for parameter in model.parameters() if parameter.requires_grad])
 
 

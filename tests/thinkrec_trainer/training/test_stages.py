@@ -15,6 +15,7 @@ from support.llm_stages import (
     GROUPS,
     USERS,
     MemoryCheckpoints,
+    ProgressList,
     basic_artifacts,
     seal,
     stage_context,
@@ -97,6 +98,7 @@ def test_the_adapter_learns_that_comedies_are_liked(
     assert result.metrics["validation_uauc"] > 0.95
     assert result.counts["traces"] == 4
     assert result.counts["steps"] == 60
+    assert isinstance(context.progress, ProgressList)
     assert context.progress.updates[-1][:2] == (60, 60)
 
 
