@@ -12,7 +12,7 @@ from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_operator import children as build
 from thinkrec_operator import report, revisions, status, work
 from thinkrec_operator.events import events_between
-from thinkrec_operator.graph import Graph
+from thinkrec_operator.graph import SERVING_ROLE, Graph
 from thinkrec_operator.observed import Observed, RevisionRecord
 from thinkrec_operator.plan import Child, ChildKind, ConfigMapChild, Deletion, Plan
 from thinkrec_operator.revisions import Choice
@@ -36,7 +36,7 @@ def reconcile(observed: Observed) -> Plan:
     written = report.status_of(facts, conditions, graph.expert_count)
     return Plan(
         children=tuple(children),
-        deletions=_deletions(facts, graph, children),
+        deletions=_deletions(facts, graph, results, children),
         status=written,
         events=events_between(observed.model.status, written),
         requeue_after=_requeue_after(facts),
@@ -157,8 +157,7 @@ def _children(facts: Facts, graph: Graph, results: Results, *, refused: bool) ->
     observed, found = facts.observed, list[Child]()
     compared = work.compared_bundle(observed, graph)
     for view in facts.views:
-        wanted = view.start and not refused
-        if wanted or (view.job is not None and view.job.active and not view.job.deleting and view.result is None):
+        if (view.start and not refused) or (_goes_on(view) and _inputs_known(view, results)):
             found += build.stage_children(observed, view, results, compared)
     if facts.made is not None:
         found.append(build.revision_child(observed, facts.made))
@@ -167,7 +166,16 @@ def _children(facts: Facts, graph: Graph, results: Results, *, refused: bool) ->
     return found
 
 
-def _deletions(facts: Facts, graph: Graph, children: list[Child]) -> tuple[Deletion, ...]:
+def _goes_on(view: StageView) -> bool:
+    return view.job is not None and view.job.active and not view.job.deleting and view.result is None
+
+
+def _inputs_known(view: StageView, results: Results) -> bool:
+    """Return whether a Job at work can be described again: a finished Job it reads from may be gone already."""
+    return all(item.key in results or item.role == SERVING_ROLE for item in view.stage.inputs)
+
+
+def _deletions(facts: Facts, graph: Graph, results: Results, children: list[Child]) -> tuple[Deletion, ...]:
     observed, wanted = facts.observed, {stage.key for stage in graph.stages}
     found = [Deletion(ChildKind.JOB, v.job_name, "it failed before the last change") for v in facts.views if v.replace]
     found += [
@@ -176,9 +184,8 @@ def _deletions(facts: Facts, graph: Graph, children: list[Child]) -> tuple[Delet
         if job.active and not job.deleting and job.key not in wanted
     ]
     kept = {child.name for child in children if isinstance(child, ConfigMapChild)}
-    found += [
-        Deletion(ChildKind.CONFIG_MAP, name, "no Job reads it") for name in observed.config_maps if name not in kept
-    ]
+    if all(_inputs_known(view, results) for view in facts.views if _goes_on(view)):  # else one we cannot name is read
+        found += [Deletion(ChildKind.CONFIG_MAP, n, "no Job reads it") for n in observed.config_maps if n not in kept]
     keep = (facts.made, facts.target, revisions.serving_now(observed), revisions.newest(observed.revisions))
     found += [
         Deletion(ChildKind.CONTROLLER_REVISION, record.name, "it is beyond `spec.revisionHistoryLimit`")

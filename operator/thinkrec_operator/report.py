@@ -72,7 +72,7 @@ def _row(observed: Observed, view: StageView) -> StageStatus:
     before = next((s for s in (*old.stages, *old.experts) if s.name == view.stage.title), None)
     known = before if before is not None and before.key == view.stage.key else None
     job, done = view.job, view.result is not None
-    progress = job.progress if job is not None and job.active else None
+    progress = job.progress if job is not None and job.active and not done else None
     eta = progress.eta_seconds if progress is not None else None
     return StageStatus(
         name=view.stage.title,

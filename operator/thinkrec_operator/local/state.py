@@ -10,6 +10,7 @@
     logs/<stage>-<key>.log
     revisions/<name>.json
     serving.json, logs/serving.log
+    serving/           the server's own folder: feedback events, its logs
 """
 
 from __future__ import annotations

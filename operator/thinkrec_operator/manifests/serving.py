@@ -13,6 +13,15 @@ from thinkrec_operator.plan import DeploymentChild, Owner, ServiceChild
 COMPONENT = "serving"
 HTTP_PORT = 8080
 """Gateway."""
+TRITON_HTTP_PORT, TRITON_GRPC_PORT, TRITON_METRICS_PORT = 8000, 8001, 8002
+ENGINE_METRICS_PORT = 8003
+PORTS = {
+    "http": HTTP_PORT,
+    "triton-http": TRITON_HTTP_PORT,
+    "triton-grpc": TRITON_GRPC_PORT,
+    "triton-metrics": TRITON_METRICS_PORT,
+    "engine-metrics": ENGINE_METRICS_PORT,
+}
 MODELS = "/models"
 BUNDLE_FOLDER = f"{MODELS}/bundle"
 BASE_MODEL_FOLDER = f"{MODELS}/base-model"
@@ -123,13 +132,18 @@ def base_model_argument(child: DeploymentChild) -> str:
 
 def _triton(child: DeploymentChild) -> Manifest:
     threads = cpu_threads(child.serving.resources)
-    values = {"HOME": "/scratch", "TMPDIR": "/scratch", "THINKREC_GATEWAY_HOST": "0.0.0.0"}  # noqa: S104 - in a pod
+    values = {"HOME": "/scratch", "TMPDIR": "/scratch"}
     if threads is not None:
-        values["OMP_NUM_THREADS"] = str(threads)
+        values["OMP_NUM_THREADS"] = values["THINKREC_THREADS"] = str(threads)
     options = [
         *("--bundle", BUNDLE_FOLDER),
         *("--base-model", BASE_MODEL_FOLDER),
-        *("--port", str(HTTP_PORT)),
+        *("--work-dir", "/scratch/serve"),
+        *("--host", "0.0.0.0", "--triton-host", "0.0.0.0"),  # noqa: S104 - reached through the pod's own address
+        *("--gateway-port", str(HTTP_PORT)),
+        *("--http-port", str(TRITON_HTTP_PORT), "--grpc-port", str(TRITON_GRPC_PORT)),
+        *("--metrics-port", str(TRITON_METRICS_PORT), "--engine-metrics-port", str(ENGINE_METRICS_PORT)),
+        "--log-to-stderr",
     ]
     ready = {"httpGet": {"path": "/readyz", "port": "http"}}
     return common.without_empty(
@@ -139,7 +153,7 @@ def _triton(child: DeploymentChild) -> Manifest:
             "command": ["python", "-m", "thinkrec_inference", "serve", *options],
             "env": common.environment(values),
             "envFrom": [{"configMapRef": {"name": child.config_map}}],
-            "ports": [{"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"}],
+            "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in PORTS.items()],
             "resources": common.without_empty(child.serving.resources.model_dump(mode="json", by_alias=True)),
             "securityContext": common.CONTAINER_SECURITY,
             "startupProbe": {**ready, "periodSeconds": 5, "failureThreshold": 240},
