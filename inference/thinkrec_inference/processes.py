@@ -99,6 +99,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def accepts(path: Path) -> bool:
+    """Return whether a process listens on the Unix socket (asked without HTTP: httpcore leaks a socket per refusal)."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 def wait_until(ready: Callable[[], bool], *, seconds: float, interval: float = 0.1) -> bool:
     """Poll `ready` until it is true; return False after `seconds`. What `ready` raises ends the wait."""
     ends = time.monotonic() + seconds

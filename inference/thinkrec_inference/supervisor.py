@@ -24,7 +24,7 @@ from typing import Any
 import httpx
 
 from thinkrec_inference import triton_launcher
-from thinkrec_inference.processes import Child, free_port, start, stop, wait_until
+from thinkrec_inference.processes import Child, accepts, free_port, start, stop, wait_until
 from thinkrec_inference.triton_shim import DEADLINE_VARIABLE, SOCKET_VARIABLE, STARTUP_VARIABLE
 
 log = logging.getLogger(__name__)
@@ -123,8 +123,7 @@ class Stack:
             *self.options.engine_arguments,
         ]
         self._start("engine", argv, os.environ)
-        transport = httpx.HTTPTransport(uds=str(self.addresses.socket))
-        self._wait("engine", "http://engine/readyz", transport)
+        self._wait("engine", "http://engine/readyz", self.addresses.socket)
 
     def start_triton(self) -> None:
         """Start Triton and wait until both models are ready."""
@@ -191,14 +190,17 @@ class Stack:
         log.info("starting %s%s", name, f", log {path}" if path else "")
         self.children.append(start(name, argv, environment=environment, log=path))
 
-    def _wait(self, name: str, url: str, transport: httpx.HTTPTransport | None = None) -> None:
+    def _wait(self, name: str, url: str, unix_socket: Path | None = None) -> None:
         begun = time.monotonic()
         last = "no answer yet"
+        transport = httpx.HTTPTransport(uds=str(unix_socket)) if unix_socket else None
         with httpx.Client(transport=transport, timeout=3.0, trust_env=False) as http:
 
             def ready() -> bool:
                 nonlocal last
                 self.check_alive()
+                if unix_socket is not None and not accepts(unix_socket):
+                    return False
                 try:
                     answer = http.get(url)
                 except httpx.TransportError as error:
