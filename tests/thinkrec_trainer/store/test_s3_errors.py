@@ -17,7 +17,7 @@ from thinkrec_crds.stages import StoreOptions
 from thinkrec_trainer.errors import BadInput, Temporary
 from thinkrec_trainer.store import open_blobs
 from thinkrec_trainer.store.location import S3Location
-from thinkrec_trainer.store.s3_blobs import MULTIPART_BYTES, S3Blobs, open_s3
+from thinkrec_trainer.store.s3_blobs import S3Blobs, open_s3
 
 
 def options(server: seaweed.Seaweed) -> StoreOptions:
@@ -96,8 +96,9 @@ def test_server_errors_are_retried_then_temporary(s3_server: seaweed.Seaweed) ->
 
 def test_large_file_goes_in_parts_and_comes_back_whole(s3_server: seaweed.Seaweed, tmp_path: Path) -> None:
     """One byte more than a part; the pattern would show swapped or repeated parts."""
-    blobs = open_blobs("s3://artifacts/large", options(s3_server))
-    data = b"".join(i.to_bytes(4, "big") for i in range(MULTIPART_BYTES // 4)) + b"!"
+    part = 5 * 1024 * 1024
+    blobs = dataclasses.replace(open_s3(S3Location("artifacts", "large"), options(s3_server)), part_bytes=part)
+    data = b"".join(i.to_bytes(4, "big") for i in range(part // 4)) + b"!"
     (tmp_path / "big").write_bytes(data)
     blobs.upload("big", tmp_path / "big")
     blobs.download("big", tmp_path / "back")

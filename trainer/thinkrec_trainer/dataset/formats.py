@@ -12,6 +12,7 @@ import contextlib
 import difflib
 import json
 import logging
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +53,42 @@ class Table:
 MALFORMED = "__malformed__"
 
 
-def source_files(path: Path, kind: Format, role: Role) -> list[Path]:
-    """Return the files of a source in name order. BadInput when there is none, or several where one is meant."""
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The files of one role."""
+
+    role: Role
+    kind: Format
+    origin: tuple[Path, ...]
+    """As the user named them: messages speak of these."""
+    files: tuple[Path, ...]
+    """To read: `origin`, with those that are not UTF-8 replaced by a decoded copy."""
+
+    @property
+    def latin1_files(self) -> int:
+        """How many were decoded as Latin-1."""
+        return sum(old != new for old, new in zip(self.origin, self.files, strict=True))
+
+    @property
+    def shown(self) -> str:
+        """The origin in a message."""
+        return str(self.origin[0]) if len(self.origin) == 1 else f"{self.origin[0].parent} ({len(self.origin)} files)"
+
+
+def open_source(path: Path, kind: Format, role: Role, scratch: Path) -> Source:
+    """Find the files of a source and make text readable as UTF-8; copies go to `scratch`.
+
+    A file that is not UTF-8 is read as Latin-1, with a warning. Errors: BadInput (no file, several where one is meant,
+    empty, compressed).
+    """
+    found = _source_files(path, kind, role)
+    for file in found:
+        _check_plain(file, kind, role)
+    files = [file if kind == "Parquet" or _is_utf8(file) else _decoded(file, scratch) for file in found]
+    return Source(role, kind, tuple(found), tuple(files))
+
+
+def _source_files(path: Path, kind: Format, role: Role) -> list[Path]:
     if path.is_file():
         return [path]
     suffixes = (RECBOLE_SUFFIX[role],) if kind == "RecBole" else SUFFIXES[kind]
@@ -68,51 +103,37 @@ def source_files(path: Path, kind: Format, role: Role) -> list[Path]:
     return found
 
 
-def open_table(files: list[Path], kind: Format, wanted: Mapping[str, str], role: Role) -> Table:
-    """Open `files` lazily; `wanted` maps what the user's spec calls a column (`columns.user`) to its name in the file.
+def open_table(source: Source, wanted: Mapping[str, str]) -> Table:
+    """Open lazily; `wanted` maps what the user's spec calls a column (`columns.user`) to its name in the file.
 
-    Errors: BadInput listing the columns present when one is missing, when the file is empty, compressed or unreadable.
+    Errors: BadInput listing the columns present when one is missing, or when the file cannot be read.
     """
-    for path in files:
-        _check_plain(path, kind, role)
-    with explained(files, kind, role):
-        if kind == "JSONLines":
-            return _open_json_lines(files, wanted, role)
-        table = _SCANNERS[kind](files)
+    with explained(source):
+        if source.kind == "JSONLines":
+            return _open_json_lines(source, wanted)
+        table = _SCANNERS[source.kind](list(source.files))
         present = {_bare(name): name for name in table.frame.collect_schema().names()}
-        check_columns(wanted, list(present), files[0], role)
+        _check_columns(wanted, list(present), source)
         columns = [pl.col(present[name]).alias(name) for name in dict.fromkeys(wanted.values())]
         return Table(table.frame.select(columns), table.sequences)
 
 
-def check_columns(wanted: Mapping[str, str], present: list[str], path: Path, role: Role) -> None:
+def _check_columns(wanted: Mapping[str, str], present: list[str], source: Source) -> None:
     """Raise BadInput naming every missing column, the field that asks for it, and the closest name there is."""
     missing = {field: name for field, name in wanted.items() if name not in present}
     if missing:
         lines = [f"{field}: {name!r}{_closest(name, present)}" for field, name in missing.items()]
-        raise BadInput(f"{role}: {path} has no column {'; '.join(lines)}. Columns present: {present}")
+        raise BadInput(f"{source.role}: {source.shown} has no column {'; '.join(lines)}. Columns present: {present}")
 
 
 @contextlib.contextmanager
-def explained(files: list[Path], kind: Format, role: Role) -> Iterator[None]:
+def explained(source: Source) -> Iterator[None]:
     """Turn a reader's failure into BadInput with the file and the format."""
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
-        names = files[0] if len(files) == 1 else f"{files[0].parent} ({len(files)} files)"
         reason = " ".join(str(error).split())[:300]
-        raise BadInput(f"{role}: {names} cannot be read as {kind}: {reason}. Check the format and the file") from error
-
-
-def as_utf8(files: list[Path], kind: Format, scratch: Path) -> tuple[list[Path], int]:
-    """Return the files with those that are not UTF-8 replaced by a copy decoded as Latin-1, and how many there were."""
-    if kind == "Parquet":
-        return files, 0
-    out = [path if _is_utf8(path) else _transcode(path, scratch / f"{i}-{path.name}") for i, path in enumerate(files)]
-    replaced = [old for old, new in zip(files, out, strict=True) if old != new]
-    for path in replaced:
-        _log.warning("%s is not valid UTF-8 and is read as Latin-1", path)
-    return out, len(replaced)
+        raise BadInput(f"{source.role}: {source.shown} cannot be read as {source.kind}: {reason}") from error
 
 
 def _scan_parquet(files: list[Path]) -> Table:
@@ -132,18 +153,18 @@ def _scan_recbole(files: list[Path]) -> Table:
 _SCANNERS = {"Parquet": _scan_parquet, "CSV": _scan_csv, "RecBole": _scan_recbole}
 
 
-def _open_json_lines(files: list[Path], wanted: Mapping[str, str], role: Role) -> Table:
+def _open_json_lines(source: Source, wanted: Mapping[str, str]) -> Table:
     """Each line is matched by path, so that a broken line is one broken row and not a broken file."""
-    check_columns(wanted, _first_keys(files[0], role), files[0], role)
+    _check_columns(wanted, _first_keys(source), source)
     line = pl.col("line")
     columns = [line.str.json_path_match(f"$['{_quoted(name)}']").alias(name) for name in dict.fromkeys(wanted.values())]
     malformed = line.str.json_path_match("$").fill_null("").str.starts_with("{").not_().alias(MALFORMED)
-    lines = pl.concat([pl.scan_lines(path, name="line") for path in files]).filter(line.str.strip_chars() != "")
+    lines = pl.concat([pl.scan_lines(path, name="line") for path in source.files]).filter(line.str.strip_chars() != "")
     return Table(lines.select([*columns, malformed]), json_cells=True)
 
 
-def _first_keys(path: Path, role: Role) -> list[str]:
-    with path.open("rb") as handle:
+def _first_keys(source: Source) -> list[str]:
+    with source.files[0].open("rb") as handle:
         for line in handle:
             try:
                 body = json.loads(line)
@@ -151,7 +172,9 @@ def _first_keys(path: Path, role: Role) -> list[str]:
                 continue
             if isinstance(body, dict):
                 return list(body)
-    raise BadInput(f"{role}: {path} holds no line that is a JSON object: JSONLines wants one object per line")
+    raise BadInput(
+        f"{source.role}: {source.shown} holds no line that is a JSON object: JSONLines wants one object per line"
+    )
 
 
 def _check_plain(path: Path, kind: Format, role: Role) -> None:
@@ -175,7 +198,9 @@ def _is_utf8(path: Path) -> bool:
     return True
 
 
-def _transcode(path: Path, target: Path) -> Path:
+def _decoded(path: Path, scratch: Path) -> Path:
+    _log.warning("%s is not valid UTF-8 and is read as Latin-1", path)
+    target = scratch / f"{uuid.uuid4().hex}-{path.name}"
     with path.open(encoding="latin-1", newline="") as source, target.open("w", encoding="utf-8", newline="") as out:
         while chunk := source.read(CHUNK_BYTES):
             out.write(chunk)

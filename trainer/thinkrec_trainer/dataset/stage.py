@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +12,7 @@ import polars as pl
 from thinkrec_crds.stages import DatasetParameters
 from thinkrec_trainer.context import StageContext, StageResult
 from thinkrec_trainer.dataset.catalogue import Catalogue, index_catalogue, read_catalogue
-from thinkrec_trainer.dataset.formats import Format, Role, Table, as_utf8, explained, open_table, source_files
+from thinkrec_trainer.dataset.formats import Source, explained, open_source, open_table
 from thinkrec_trainer.dataset.interactions import Cleaning, Interactions, clean
 from thinkrec_trainer.dataset.splits import SMALLEST_SPLIT_USER, SPLITS, split_rows
 from thinkrec_trainer.dataset.summary import summarise
@@ -21,18 +20,6 @@ from thinkrec_trainer.errors import BadInput
 from thinkrec_trainer.fetch import source_digest
 
 STEPS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Files of one role, readable as UTF-8."""
-
-    files: list[Path]
-    kind: Format
-    role: Role
-    latin1_files: int
-    digest: str
-    """Of the bytes as they were found, before any decoding."""
 
 
 def run(context: StageContext) -> StageResult:
@@ -43,8 +30,8 @@ def run(context: StageContext) -> StageResult:
     ratings_path, items_path = context.fetch(parameters.storage_uri), context.fetch(parameters.items.storage_uri)
     context.progress.update(1, STEPS, "sources are here")
     with tempfile.TemporaryDirectory(prefix="thinkrec-utf8-") as scratch:
-        ratings = _source(ratings_path, parameters.format, "ratings", Path(scratch))
-        items = _source(items_path, parameters.items.format, "items", Path(scratch))
+        ratings = open_source(ratings_path, parameters.format, "ratings", Path(scratch))
+        items = open_source(items_path, parameters.items.format, "items", Path(scratch))
         catalogue = _read_items(items, parameters)
         context.progress.update(2, STEPS, "item file read")
         interactions = _read_ratings(ratings, parameters, catalogue, context.spec.seed)
@@ -54,34 +41,32 @@ def run(context: StageContext) -> StageResult:
     latin1 = {"latin1_files": ratings.latin1_files + items.latin1_files}
     return StageResult(
         counts={**interactions.counts, **catalogue.counts, **counts, **latin1},
-        source_digests={"ratings": ratings.digest, "items": items.digest},
+        source_digests={"ratings": _digest(ratings), "items": _digest(items)},
     )
 
 
-def _source(path: Path, kind: Format, role: Role, scratch: Path) -> _Source:
-    folder = scratch / role
-    folder.mkdir()
-    found = source_files(path, kind, role)
-    files, latin1_files = as_utf8(found, kind, folder)
-    return _Source(files, kind, role, latin1_files, source_digest(found[0] if len(found) == 1 else path))
-
-
-def _read_items(source: _Source, parameters: DatasetParameters) -> Catalogue:
+def _read_items(source: Source, parameters: DatasetParameters) -> Catalogue:
     columns = parameters.items.columns
     wanted = {"items.columns.item": columns.item, "items.columns.title": columns.title}
     wanted |= {f"items.columns.attributes[{i}]": name for i, name in enumerate(columns.attributes)}
-    table = open_table(source.files, source.kind, wanted, source.role)
-    with explained(source.files, source.kind, source.role):
+    table = open_table(source, wanted)
+    with explained(source):
         return read_catalogue(table, columns)
 
 
-def _read_ratings(source: _Source, parameters: DatasetParameters, catalogue: Catalogue, seed: int) -> Interactions:
+def _read_ratings(source: Source, parameters: DatasetParameters, catalogue: Catalogue, seed: int) -> Interactions:
     columns = parameters.columns
     wanted = {f"columns.{field}": str(getattr(columns, field)) for field in ("user", "item", "rating", "timestamp")}
-    table: Table = open_table(source.files, source.kind, wanted, source.role)
+    table = open_table(source, wanted)
     cleaning = Cleaning(columns, parameters.label_threshold, parameters.max_users, seed)
-    with explained(source.files, source.kind, source.role):
+    with explained(source):
         return clean(table, cleaning, catalogue.frame["item"])
+
+
+def _digest(source: Source) -> str:
+    """Digest of the bytes as they were found, before any decoding."""
+    origin = source.origin
+    return source_digest(origin[0] if len(origin) == 1 else origin[0].parent)
 
 
 def _write(

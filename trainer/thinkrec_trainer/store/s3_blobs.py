@@ -29,7 +29,6 @@ from thinkrec_trainer.errors import BadInput, StageError, Temporary
 from thinkrec_trainer.store.blobs import Blob, safe_name
 from thinkrec_trainer.store.location import S3Location
 
-MULTIPART_BYTES = 32 * 1024 * 1024
 STALE_UPLOAD_HOURS = 24
 """Multipart uploads of a killed writer are aborted after this."""
 
@@ -55,6 +54,8 @@ class S3Blobs:
     client: Any = field(repr=False)
     page_size: int = 1000
     """Keys per listing and per deletion call; 1000 is S3's own limit."""
+    part_bytes: int = 32 * 1024 * 1024
+    """Larger files travel in parts of this size, four at a time; S3 wants at least 5 MiB and at most 10 000 parts."""
 
     @property
     def uri(self) -> str:
@@ -81,7 +82,7 @@ class S3Blobs:
         """Fetch the object, in parts when it is large; raise BadInput when there is none."""
         with self._explained():
             try:
-                self.client.download_file(self.location.bucket, self._key(name), str(to), Config=_transfer())
+                self.client.download_file(self.location.bucket, self._key(name), str(to), Config=self._transfer())
             except ClientError as error:
                 if _code(error) in ("NoSuchKey", "404"):
                     raise BadInput(f"{self.uri}/{name} does not exist") from error
@@ -90,7 +91,7 @@ class S3Blobs:
     def upload(self, name: str, source: Path) -> None:
         """Send a local file, in parts when it is large; parts of a failed upload are aborted."""
         with self._explained():
-            self.client.upload_file(str(source), self.location.bucket, self._key(name), Config=_transfer())
+            self.client.upload_file(str(source), self.location.bucket, self._key(name), Config=self._transfer())
 
     def create(self, name: str, data: bytes) -> bool:
         """Put the object with If-None-Match: *; False when it exists."""
@@ -138,6 +139,10 @@ class S3Blobs:
 
     def _key(self, name: str) -> str:
         return f"{self.location.prefix}/{safe_name(name)}".lstrip("/")
+
+    def _transfer(self) -> TransferConfig:
+        size = self.part_bytes
+        return TransferConfig(multipart_threshold=size, multipart_chunksize=size, max_concurrency=4)
 
     def _lost_conflict(self, name: str) -> bool:
         """Two creations at the same instant: S3 refuses one with 409 while the other may still fail."""
@@ -194,10 +199,6 @@ def _session() -> boto3.session.Session:
 def _service_descriptions() -> botocore.loaders.Loader:
     """Return boto's reader of service descriptions; parsing them is most of the time that a new client takes."""
     return botocore.loaders.create_loader()
-
-
-def _transfer() -> TransferConfig:
-    return TransferConfig(multipart_threshold=MULTIPART_BYTES, multipart_chunksize=MULTIPART_BYTES, max_concurrency=4)
 
 
 def _code(error: ClientError) -> str:
