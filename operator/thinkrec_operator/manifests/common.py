@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from thinkrec_crds import group
+from thinkrec_crds.fields import Resources
 from thinkrec_operator.names import label_value
 from thinkrec_operator.plan import Owner, SecretEnvironment
 
@@ -52,21 +53,24 @@ def metadata(
     return {**found, "annotations": dict(annotations)} if annotations else found
 
 
-POD_SECURITY: Manifest = {
-    "runAsNonRoot": True,
-    "runAsUser": 65532,
-    "runAsGroup": 65532,
-    "fsGroup": 65532,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-"""Pod half of the restricted Pod Security Standard."""
+def pod_security() -> Manifest:
+    """Return the pod half of the restricted Pod Security Standard."""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "fsGroup": 65532,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
 
-CONTAINER_SECURITY: Manifest = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "capabilities": {"drop": ["ALL"]},
-}
-"""Container half of the restricted Pod Security Standard."""
+
+def container_security() -> Manifest:
+    """Return the container half of the restricted Pod Security Standard."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
 
 
 def environment(values: Mapping[str, str]) -> list[Manifest]:
@@ -80,6 +84,12 @@ def secret_environment(secrets: Iterable[SecretEnvironment]) -> list[Manifest]:
         {"secretRef": {"name": secret.name}, **({"prefix": secret.prefix} if secret.prefix else {})}
         for secret in secrets
     ]
+
+
+def resources(value: Resources) -> Manifest:
+    """Return compute resources; quantities are text, as the API's own types have them."""
+    both = {"requests": value.requests, "limits": value.limits}
+    return without_empty({name: {unit: str(text) for unit, text in given.items()} for name, given in both.items()})
 
 
 def without_empty(value: Manifest) -> Manifest:

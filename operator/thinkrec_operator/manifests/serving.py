@@ -78,7 +78,7 @@ def deployment(child: DeploymentChild) -> Manifest:
 def _pod(child: DeploymentChild) -> Manifest:
     return {
         "automountServiceAccountToken": False,
-        "securityContext": common.POD_SECURITY,
+        "securityContext": common.pod_security(),
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "initContainers": [_fetch_bundle(child), _fetch_base_model(child)],
         "containers": [_triton(child)],
@@ -114,7 +114,7 @@ def _fetch(child: DeploymentChild, name: str, uri: str, folder: str, more: tuple
             "command": ["python", "-m", "thinkrec_trainer", "fetch", uri, "--to", folder, *options],
             "env": common.environment({"HOME": "/scratch", "TMPDIR": "/scratch"}),
             "envFrom": common.secret_environment(child.secrets),
-            "securityContext": common.CONTAINER_SECURITY,
+            "securityContext": common.container_security(),
             "volumeMounts": [
                 {"name": "models", "mountPath": MODELS},
                 {"name": "scratch", "mountPath": "/scratch"},
@@ -145,7 +145,6 @@ def _triton(child: DeploymentChild) -> Manifest:
         *("--metrics-port", str(TRITON_METRICS_PORT), "--engine-metrics-port", str(ENGINE_METRICS_PORT)),
         "--log-to-stderr",
     ]
-    ready = {"httpGet": {"path": "/readyz", "port": "http"}}
     return common.without_empty(
         {
             "name": "triton",
@@ -154,11 +153,11 @@ def _triton(child: DeploymentChild) -> Manifest:
             "env": common.environment(values),
             "envFrom": [{"configMapRef": {"name": child.config_map}}],
             "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in PORTS.items()],
-            "resources": common.without_empty(child.serving.resources.model_dump(mode="json", by_alias=True)),
-            "securityContext": common.CONTAINER_SECURITY,
-            "startupProbe": {**ready, "periodSeconds": 5, "failureThreshold": 240},
-            "readinessProbe": {**ready, "periodSeconds": 5, "failureThreshold": 2},
-            "livenessProbe": {"httpGet": {"path": "/healthz", "port": "http"}, "periodSeconds": 20},
+            "resources": common.resources(child.serving.resources),
+            "securityContext": common.container_security(),
+            "startupProbe": _probe("/readyz", 5, 240),
+            "readinessProbe": _probe("/readyz", 5, 2),
+            "livenessProbe": _probe("/healthz", 20, 3),
             "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
             "volumeMounts": [
                 {"name": "models", "mountPath": MODELS, "readOnly": True},
@@ -167,3 +166,7 @@ def _triton(child: DeploymentChild) -> Manifest:
             ],
         }
     )
+
+
+def _probe(path: str, period: int, failures: int) -> Manifest:
+    return {"httpGet": {"path": path, "port": "http"}, "periodSeconds": period, "failureThreshold": failures}

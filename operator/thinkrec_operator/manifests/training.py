@@ -94,7 +94,7 @@ def _template(child: JobChild, extra: dict[str, str]) -> Manifest:
     pod: Manifest = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": settings.service_account_name is not None,
-        "securityContext": common.POD_SECURITY,
+        "securityContext": common.pod_security(),
         "terminationGracePeriodSeconds": settings.termination_grace_period_seconds,
         "containers": [_container(child)],
         "volumes": [
@@ -130,8 +130,8 @@ def _container(child: JobChild) -> Manifest:
             "args": list(settings.args),
             "env": common.environment(values),
             "envFrom": common.secret_environment(settings.secrets),
-            "resources": common.without_empty(settings.resources.model_dump(mode="json", by_alias=True)),
-            "securityContext": common.CONTAINER_SECURITY,
+            "resources": common.resources(settings.resources),
+            "securityContext": common.container_security(),
             "terminationMessagePath": TERMINATION_PATH,
             "terminationMessagePolicy": "File",
             "volumeMounts": [

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Children as Kubernetes objects: accepted by the API's own types, named for life, and the same every time.
+
+The golden files hold one object of each kind; after a wanted change: `THINKREC_UPDATE_GOLDEN=1 pytest <this file>`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes.client import ApiClient  # type: ignore[import-untyped]
+
+from support.model_world import World
+from thinkrec_crds.fields import Resources
+from thinkrec_operator.manifests import render
+from thinkrec_operator.manifests.common import merged
+from thinkrec_operator.manifests.quantities import cpu_threads, memory_bytes, quantity
+from thinkrec_operator.manifests.revision import record_of
+from thinkrec_operator.names import child_name
+from thinkrec_operator.plan import (
+    Child,
+    ConfigMapChild,
+    ControllerRevisionChild,
+    DeploymentChild,
+    JobChild,
+    ServiceChild,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+TYPES = {
+    ConfigMapChild: "V1ConfigMap",
+    JobChild: "V1Job",
+    ControllerRevisionChild: "V1ControllerRevision",
+    DeploymentChild: "V1Deployment",
+    ServiceChild: "V1Service",
+}
+DNS_LABEL = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
+FULL: dict[str, Any] = {
+    "training": {
+        "image": "registry.example/trainer:1",
+        "args": ["--verbose"],
+        "resources": {"limits": {"cpu": "1500m", "memory": "2Gi", "nvidia.com/gpu": 1}},
+        "activeDeadlineSeconds": 3600,
+        "serviceAccountName": "trainer",
+        "priorityClassName": "batch",
+        "queueName": "gpus",
+        "nodeSelector": {"gpu": "true"},
+        "tolerations": [{"key": "gpu", "operator": "Exists"}],
+        "podTemplate": {
+            "metadata": {"annotations": {"a": "b"}},
+            "spec": {
+                "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+                "containers": [{"name": "stage", "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
+            },
+        },
+    },
+    "artifacts": {"secretRef": {"name": "store"}, "endpoint": "http://s3.example:8333", "region": "eu"},
+    "serving": {"resources": {"limits": {"cpu": 4}}, "replicas": 2},
+}
+
+
+def children_of(changes: dict[str, Any]) -> list[Child]:
+    """Return every child that one whole run creates."""
+    world = World()
+    world.edit(changes)
+    found: dict[str, Child] = {}
+    for _ in range(12):
+        for child in world.step().children:
+            name = child.record.name if isinstance(child, ControllerRevisionChild) else child.name
+            found[f"{type(child).__name__}/{name}"] = child
+        for name in world.active:
+            world.succeed(name)
+    return list(found.values())
+
+
+@pytest.fixture(scope="module")
+def every_child() -> list[Child]:
+    return children_of(FULL)
+
+
+def one(children: list[Child], kind: type[Child]) -> dict[str, Any]:
+    return render(next(child for child in children if isinstance(child, kind)))
+
+
+def test_the_api_clients_own_types_read_every_object_without_loss(every_child: list[Child]) -> None:
+    client = ApiClient()
+    for child in every_child:
+        body = render(child)
+        typed = client.deserialize(json.dumps(body), TYPES[type(child)], "application/json")
+        again = client.sanitize_for_serialization(typed)
+        assert again == json.loads(json.dumps(body)), body["metadata"]["name"]
+    assert {type(child) for child in every_child} == set(TYPES)
+
+
+def test_names_and_labels_keep_to_their_limits(every_child: list[Child]) -> None:
+    for child in every_child:
+        body = render(child)
+        labels = body["metadata"]["labels"]
+        assert DNS_LABEL.match(body["metadata"]["name"])
+        assert all(len(value) <= 63 for value in labels.values())
+        assert body["metadata"]["ownerReferences"][0]["uid"] == "u-1"
+        assert body["metadata"]["namespace"] == "team"
+        assert labels["thinkrec.io/model"] == "movies"
+
+
+def test_the_longest_model_name_still_gives_distinct_names() -> None:
+    model = "m" * 52
+    names = {child_name(model, stage, key) for stage in ("collaborative", "projector") for key in ("1" * 8, "2" * 8)}
+    assert len(names) == 4
+    assert all(DNS_LABEL.match(name) for name in names)
+    assert child_name("movies", "gate", "12345678") == "movies-gate-12345678"
+
+
+def test_a_job_is_safe_and_ends_as_the_protocol_says(every_child: list[Child]) -> None:
+    body = one(every_child, JobChild)
+    spec, pod = body["spec"], body["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    assert pod["restartPolicy"] == "Never"
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert container["securityContext"]["allowPrivilegeEscalation"] is False
+    assert spec["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [64]
+    assert spec["podFailurePolicy"]["rules"][0]["action"] == "FailJob"
+    assert [rule["action"] for rule in spec["podFailurePolicy"]["rules"][1:]] == ["Ignore", "Ignore"]
+    assert spec["activeDeadlineSeconds"] == 3600
+    assert body["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    assert {"name": "OMP_NUM_THREADS", "value": "1"} in container["env"]
+    assert container["envFrom"] == [{"secretRef": {"name": "store"}}]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+
+
+def test_the_pod_template_is_merged_by_name(every_child: list[Child]) -> None:
+    template = one(every_child, JobChild)["spec"]["template"]
+    assert template["metadata"]["annotations"] == {"a": "b"}
+    assert {volume["name"] for volume in template["spec"]["volumes"]} == {"stage", "scratch", "data"}
+    assert len(template["spec"]["containers"]) == 1
+    mounts = {mount["name"] for mount in template["spec"]["containers"][0]["volumeMounts"]}
+    assert mounts == {"stage", "scratch", "data"}
+
+
+def test_the_job_reads_the_config_map_that_was_created_with_it(every_child: list[Child]) -> None:
+    maps = {child.name: child for child in every_child if isinstance(child, ConfigMapChild)}
+    for child in every_child:
+        if isinstance(child, JobChild):
+            stage = dict(maps[child.config_map].data)["stage.json"]
+            assert json.loads(stage)["key"] == child.stage.key
+
+
+def test_a_config_maps_name_follows_its_content() -> None:
+    names = [
+        {c.name for c in children_of({"training": {"seed": seed}}) if isinstance(c, ConfigMapChild)} for seed in (1, 2)
+    ]
+    stage_maps = [{name for name in found if "stage" in name} for found in names]
+    assert len(stage_maps[0]) == len(stage_maps[1]) == 11
+    assert not stage_maps[0] & stage_maps[1]
+
+
+def test_autoscaling_leaves_the_number_of_replicas_to_the_autoscaler() -> None:
+    body = one(children_of({"serving": {"autoscaling": {"maxReplicas": 3}}}), DeploymentChild)
+    assert "replicas" not in body["spec"]
+
+
+def test_a_rolling_update_loses_no_replica(every_child: list[Child]) -> None:
+    spec = one(every_child, DeploymentChild)["spec"]
+    assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+    container = spec["template"]["spec"]["containers"][0]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    command = " ".join(spec["template"]["spec"]["initContainers"][0]["command"])
+    assert "thinkrec_trainer fetch s3://store/movies/bundle/" in command
+    assert "--manifest-digest sha256:" in command
+
+
+def test_a_revision_survives_the_way_through_the_api(every_child: list[Child]) -> None:
+    child = next(child for child in every_child if isinstance(child, ControllerRevisionChild))
+    assert record_of(json.loads(json.dumps(render(child)))) == child.record
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_golden(every_child: list[Child], kind: type[Child]) -> None:
+    path = GOLDEN / f"{TYPES[kind].removeprefix('V1').lower()}.yaml"
+    text = yaml.safe_dump(one(every_child, kind), sort_keys=True, width=120)
+    if os.environ.get("THINKREC_UPDATE_GOLDEN"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [(2, 2), ("2", 2), ("500m", 0.5), ("1.5", 1.5), ("8Gi", 8 * 2**30), ("1k", 1000), ("1e3", 1000), ("+2Mi", 2**21)],
+)
+def test_quantities(text: int | str, number: float) -> None:
+    assert float(quantity(text)) == number
+
+
+@pytest.mark.parametrize("text", ["", "Gi", "-1", "1 Gi", "1Ti2", "two"])
+def test_what_is_no_quantity(text: str) -> None:
+    with pytest.raises(ValueError, match="no Kubernetes quantity"):
+        quantity(text)
+
+
+def test_threads_and_memory() -> None:
+    assert cpu_threads(Resources(limits={"cpu": "2500m"})) == 2
+    assert cpu_threads(Resources(limits={"cpu": "100m"})) == 1
+    assert cpu_threads(Resources(requests={"cpu": 3})) == 3
+    assert cpu_threads(Resources()) is None
+    assert memory_bytes(Resources(limits={"memory": "1Gi"})) == 2**30
+    assert memory_bytes(Resources(requests={"memory": "1Gi"})) is None
+
+
+def test_merging_replaces_what_has_no_names() -> None:
+    assert merged({"a": [1], "b": {"c": 1}}, {"a": [2], "b": {"d": 2}}) == {"a": [2], "b": {"c": 1, "d": 2}}
