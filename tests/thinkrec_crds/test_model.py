@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -131,6 +131,7 @@ EXPERTS = st.builds(Experts, count=st.integers(1, 64)) | st.builds(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(lora=LORAS, experts=EXPERTS, suspend=st.booleans(), seed=st.integers(0, 2**31 - 1))
 def test_a_manifest_survives_writing_and_reading(lora: Lora, experts: Experts, suspend: bool, seed: int) -> None:
     edits = {

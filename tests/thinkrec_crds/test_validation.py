@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.manifests import (
@@ -210,7 +210,7 @@ VALUES = st.recursive(
 PATHS = st.sampled_from(["spec", "metadata", "spec/experts", "spec/dataset", "spec/teacher", "spec/training", "kind"])
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(path=PATHS, value=VALUES)
 def test_any_value_anywhere_gives_problems_or_a_resource(path: str, value: object) -> None:
     text = yaml.safe_dump(edited(MINIMAL_MODEL, {path: value}), allow_unicode=True)
@@ -218,7 +218,7 @@ def test_any_value_anywhere_gives_problems_or_a_resource(path: str, value: objec
         assert load_documents(text)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(text=st.text(alphabet="kinda: spec-\n[]{}&*!|>'\"#,\t?%@`0", max_size=60))
 def test_any_text_is_told_without_a_traceback(text: str) -> None:
     assert problems_of(text)
