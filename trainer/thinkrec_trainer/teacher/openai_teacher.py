@@ -29,6 +29,8 @@ KEY_VARIABLE = "THINKREC_TEACHER_API_KEY"
 ATTEMPTS = 6
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 60.0
+JITTER_SECONDS = 0.1
+"""Keeps prompts that failed together from coming back together."""
 LONGEST_TOLD_SECONDS = 300.0
 """A Retry-After beyond this is cut: the stage must not sleep through its deadline."""
 REQUEST_SECONDS = 120.0
@@ -157,9 +159,9 @@ class OpenAITeacher:
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         told = _retry_after(state)
-        backoff = tenacity.wait_exponential_jitter(
-            initial=self.patience.first_wait_seconds, max=self.patience.longest_wait_seconds, jitter=0.1
-        )
+        backoff = tenacity.wait_exponential(
+            multiplier=self.patience.first_wait_seconds, max=self.patience.longest_wait_seconds
+        ) + tenacity.wait_random(0, JITTER_SECONDS)
         return backoff(state) if told is None else min(told, LONGEST_TOLD_SECONDS)
 
     def _count_retry(self, state: tenacity.RetryCallState) -> None:
