@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,6 @@ from support.llm_stages import (
     DIMENSION,
     GROUPS,
     ITEMS,
-    KEY,
     USERS,
     basic_artifacts,
     interactions,
@@ -38,6 +36,8 @@ from thinkrec_trainer import bundle
 from thinkrec_trainer.context import LocalArtifact, StageContext
 from thinkrec_trainer.errors import BadInput
 from thinkrec_trainer.lora import add_lora, save_adapter, trained_parameters
+from thinkrec_trainer.projector import embedding_table
+from thinkrec_trainer.timelines import Timelines
 
 CPU = ComputeOptions(device="Cpu", precision="Float32", threads=1)
 HISTORY = 4
@@ -65,7 +65,7 @@ def inputs(tiny_llama_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> di
     projector = Projector.create(
         input_table(collaborative),
         hidden_size=8,
-        embeddings=load_base(tiny_llama_dir).model.get_input_embeddings().weight.detach(),
+        embeddings=embedding_table(load_base(tiny_llama_dir)),
         generator=torch.Generator().manual_seed(0),
     )
     (root / "projector").mkdir()
@@ -87,14 +87,12 @@ def bundle_context(inputs: dict[str, LocalArtifact], base: Path, output: Path) -
 
 
 @pytest.fixture(scope="module")
-def made(
-    inputs: dict[str, LocalArtifact], tiny_llama_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
+def made(inputs: dict[str, LocalArtifact], tiny_llama_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle."""
     context = bundle_context(inputs, tiny_llama_dir, tmp_path_factory.mktemp("made") / "bundle")
     result = bundle.run(context)
     assert result.counts == {"experts": GROUPS, "users": USERS, "items": ITEMS, "golden_prompts": 6}
-    yield context.output
+    return context.output
 
 
 @pytest.fixture(scope="module")
@@ -198,8 +196,6 @@ def test_an_adapter_of_another_base_model_is_bad_input(
 
 def test_a_user_without_any_row_has_an_empty_history(inputs: dict[str, LocalArtifact], tmp_path: Path) -> None:
     """Lists may be empty but never null: the engine zips them."""
-    from thinkrec_trainer.timelines import Timelines
-
     empty = Timelines(
         np.zeros(USERS + 1, np.int64), np.zeros(0, np.int64), np.zeros(0, bool), np.zeros(USERS, np.int64)
     )
