@@ -202,4 +202,3 @@ def test_a_user_without_any_row_has_an_empty_history(inputs: dict[str, LocalArti
     table = bundle.users_table(inputs["dataset"], inputs["gate"], empty, length=HISTORY)
     assert table.height == USERS
     assert table["seen_items"].to_list() == [[]] * USERS
-    assert inputs["dataset"].manifest.key == KEY

@@ -118,7 +118,12 @@ def find_wrong(
     with invalid_as_bad_input():
         scorer = Scorer(base, catalogue)
     samples = samples_of(blocks)
-    scores = score_pool(scorer, blocks, lambda share: _report(context, share * POOL_SHARE, "scoring the pool"))
+
+    def report(share: float) -> None:
+        _report(context, share * POOL_SHARE, "scoring the pool")
+        context.checkpoint.raise_if_interrupted()  # nothing is worth keeping yet
+
+    scores = score_pool(scorer, blocks, report)
     return Work(pool=len(samples), wrong=wrong_samples(samples, scores))
 
 
