@@ -25,7 +25,7 @@ from thinkrec_operator.observed import Observed, Settings
 from thinkrec_operator.plan import ChildKind, ControllerRevisionChild, DeploymentChild, Plan
 from thinkrec_operator.reconcile import reconcile
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.05
 PROGRESS_SECONDS = 1.0
 """How often the live view and status.yaml follow the stages' progress."""
 

@@ -144,7 +144,7 @@ class State:
         text = yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=120)
         if self.status_file.is_file() and self.status_file.read_text() == text:
             return False
-        write_text(self.status_file, text)
+        write_text(self.status_file, text, durable=False)  # a view, rebuilt from the other files
         return True
 
     def add_events(self, events: tuple[Event, ...], now: datetime) -> None:
@@ -215,14 +215,15 @@ def state_folder(model: ThinkRecModel, manifest: Path, chosen: Path | None) -> P
     return base.resolve() / model.metadata.namespace / model.metadata.name
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file as a whole: a reader sees the old text or the new one."""
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write a file as a whole: a reader sees the old text or the new one; `durable` also after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     with scratch.open("w") as handle:
         handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
+        if durable:
+            handle.flush()
+            os.fsync(handle.fileno())
     scratch.replace(path)
 
 
