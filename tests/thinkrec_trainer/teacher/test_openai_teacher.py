@@ -3,17 +3,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from support.chat_endpoint import Endpoint, Reply, answered, failed, serving
 from support.seaweed import free_ports
 from thinkrec_crds.stages import TeacherParameters
 from thinkrec_trainer.errors import BadInput, Temporary
@@ -21,85 +16,12 @@ from thinkrec_trainer.teacher import ChatMessage
 from thinkrec_trainer.teacher.openai_teacher import KEY_VARIABLE, OpenAITeacher, Patience
 
 QUICK = Patience(attempts=4, first_wait_seconds=0.01, longest_wait_seconds=0.05, request_seconds=0.5)
-Reply = tuple[int, dict[str, str], dict[str, Any]]
-"""Status, headers, body."""
-
-
-def answered(text: str) -> Reply:
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
-    return (
-        200,
-        {},
-        {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage},
-    )
-
-
-def failed(status: int, message: str = "no", **headers: str) -> Reply:
-    return status, headers, {"error": {"message": message, "type": "t", "code": None}}
-
-
-@dataclass
-class Endpoint:
-    """Answers each request by `script(number, body)`; records bodies, keys, times and the most requests at once."""
-
-    script: Callable[[int, dict[str, Any]], Reply] = lambda number, body: answered(
-        body["messages"][-1]["content"].upper()
-    )
-    bodies: list[dict[str, Any]] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)
-    delay: float = 0.0
-    most: int = 0
-    _now: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    url: str = ""
-
-    def handle(self, request: BaseHTTPRequestHandler) -> Reply:
-        body = json.loads(request.rfile.read(int(request.headers["Content-Length"])))
-        with self._lock:
-            self._now += 1
-            self.most = max(self.most, self._now)
-            number = len(self.bodies)
-            self.bodies.append(body)
-            self.keys.append(request.headers.get("Authorization", ""))
-            self.times.append(time.monotonic())
-        time.sleep(self.delay)
-        with self._lock:
-            self._now -= 1
-        return self.script(number, body)
 
 
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
-    served = Endpoint()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            status, headers, body = served.handle(self)
-            data = json.dumps(body).encode()
-            self.send_response(status)
-            for name, value in {
-                **headers,
-                "Content-Type": "application/json",
-                "Content-Length": str(len(data)),
-            }.items():
-                self.send_header(name, value)
-            self.end_headers()
-            with contextlib.suppress(BrokenPipeError):  # the client gave up: that is what the timeout test wants
-                self.wfile.write(data)
-
-        def log_message(self, *_: object) -> None:
-            """Keep the test's output clean."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield served
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving() as served:
+        yield served
 
 
 def teacher(endpoint: Endpoint, *, concurrency: int = 4, patience: Patience = QUICK) -> OpenAITeacher:

@@ -45,7 +45,7 @@ class FileBlobs:
         try:
             with _explained(self.root):
                 return (self.root / safe_name(name)).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return None
 
     def download(self, name: str, to: Path) -> None:
@@ -192,8 +192,10 @@ def _explained(root: Path) -> Iterator[None]:
         yield
     except PermissionError as error:
         raise BadInput(f"store folder {root}: no permission for {error.filename}: give the process access") from error
-    except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError):
+    except FileNotFoundError:
         raise
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise BadInput(f"store folder {root}: {error.filename} is in the way: a folder must be there") from error
     except OSError as error:
         raise Temporary(
             f"store folder {root}: {error.strerror or error} (disk full or file system out of reach?)"
