@@ -144,6 +144,7 @@ def _vectors(shape: BundleShape, generator: torch.Generator) -> tuple[Collaborat
 
 def _projector(collaborative: Collaborative, base: BaseModel, generator: torch.Generator) -> Projector:
     embeddings = base.model.get_input_embeddings().weight
+    assert isinstance(embeddings, torch.Tensor)
     return Projector.create(input_table(collaborative), hidden_size=16, embeddings=embeddings, generator=generator)
 
 

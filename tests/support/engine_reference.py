@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from thinkrec_inference.engine.scorer import ScoreJob, Scorer
@@ -12,7 +14,8 @@ def joint_embeddings(scorer: Scorer, job: ScoreJob, item: int, model: torch.nn.M
     """Return (1, T, D): the joint prompt of one candidate, soft tokens in their places."""
     prefix = scorer.encoder.prefix(job.history, user_index=job.user_index, soft=job.soft)
     joint = prefix + scorer.encoder.suffix(item, soft=job.soft)
-    embedded: torch.Tensor = model.get_input_embeddings()(torch.tensor([joint.ids]))
+    embedding: Any = model.get_input_embeddings  # transformers' and PEFT's models both have it
+    embedded: torch.Tensor = embedding()(torch.tensor([joint.ids]))
     for slot in joint.slots:
         assert scorer.soft is not None
         embedded[0, slot.position] = scorer.soft[slot.row]

@@ -32,6 +32,8 @@ class WritingOptions:
 
     max_tokens: int = 64
     """New tokens after the decision."""
+    min_tokens: int = 8
+    """New tokens before the reason may end: a model that has learnt bare answers would give none."""
     temperature: float = 0.0
     """0 takes the likeliest token; the official code samples at 0.4."""
     repetition_penalty: float = 1.2
@@ -72,10 +74,11 @@ class Writer:
         tokenizer = scorer.base.tokenizer
         self._tokenizer = tokenizer
         self._stops = frozenset(int(i) for i in tokenizer.all_special_ids) | _end_ids(scorer)
+        self._ends = torch.tensor(sorted(self._stops | _line_ends(scorer)))
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """Tokens that end an explanation."""
+        """Tokens that end an explanation; a line's end, which may be part of a longer token, ends it too."""
         return self._stops
 
     def start(self, jobs: Sequence[ScoreJob], options: Sequence[WritingOptions]) -> list[Writing]:
@@ -103,6 +106,8 @@ class Writer:
         done = self._scorer.packed.forward(pieces, keep=True)
         for writing, logits, kept in zip(rows, self._scorer.packed.logits(done.hidden).cpu(), done.kept, strict=True):
             writing.own = writing.own.extended(kept)
+            if writing.reason_tokens < writing.options.min_tokens:
+                logits = logits.index_fill(0, self._ends, -torch.inf)
             self._advance(writing, next_token(logits, writing))
 
     def write(self, jobs: Sequence[ScoreJob], options: WritingOptions | None = None) -> list[Writing]:
@@ -186,6 +191,12 @@ def _end_ids(scorer: Scorer) -> frozenset[int]:
     if ends is None:
         return frozenset()
     return frozenset(ends if isinstance(ends, list) else [ends])
+
+
+def _line_ends(scorer: Scorer) -> frozenset[int]:
+    """Return the ids of tokens that hold a line's end, as byte-level and SentencePiece vocabularies spell it."""
+    vocabulary = scorer.base.tokenizer.get_vocab()
+    return frozenset(i for token, i in vocabulary.items() if any(mark in token for mark in ("\n", "Ċ", "<0x0A>")))
 
 
 def _only(job: ScoreJob) -> int:

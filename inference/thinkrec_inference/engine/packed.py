@@ -69,6 +69,7 @@ class PackedModel:
     @torch.inference_mode()
     def forward(self, pieces: Sequence[Piece], *, read: bool = True, keep: bool = False) -> Output:
         """Run pieces in one packed sequence; `read` the last positions, `keep` keys and values."""
+        self._check_length(pieces)
         order = _grouped(pieces)
         sorted_pieces = [pieces[i] for i in order]
         layout = _layout(sorted_pieces, keep=keep)
@@ -91,6 +92,16 @@ class PackedModel:
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return full-vocabulary logits (n, V) fp32; only writing an explanation needs them."""
         return (hidden.to(self._head.dtype) @ self._head.T).float()
+
+    def _check_length(self, pieces: Sequence[Piece]) -> None:
+        """Refuse positions that the model was not trained for: it would answer, but not sensibly."""
+        longest = max((piece.start + len(piece.tokens) for piece in pieces), default=0)
+        limit = self._decoder.config.max_position_embeddings
+        if longest > limit:
+            raise ValueError(
+                f"a prompt of {longest} tokens is longer than the base model's {limit} positions; use a shorter history, "
+                "fewer keywords or a base model with more"
+            )
 
     def _run(self, pieces: Sequence[Piece], layout: Layout, *, read: bool) -> torch.Tensor:
         lengths = torch.tensor([len(piece.tokens) for piece in pieces])

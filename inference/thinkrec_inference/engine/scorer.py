@@ -118,7 +118,7 @@ class Scorer:
                 for item in prefix.job.candidates
             ]
             flat = [self.read(self.packed.forward(chunk).hidden) for chunk in _chunks(pieces, self._budget)]
-            scores += torch.split(torch.cat(flat), [len(prefix.job.candidates) for prefix in wave])
+            scores += torch.split(torch.cat(flat or [torch.empty(0)]), [len(prefix.job.candidates) for prefix in wave])
         return scores
 
     def read(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -167,6 +167,7 @@ def test_the_score_may_be_the_yes_logit_alone(base: BaseModel, catalogue: Catalo
 def test_no_jobs_and_no_candidates_give_empty_answers(scorer: Scorer, job: ScoreJob) -> None:
     assert scorer.score([]) == []
     nothing = ScoreJob(job.history, (), gates=job.gates)
+    assert [scores.shape for scores in scorer.score([nothing])] == [(0,)]
     assert [scores.shape for scores in scorer.score([nothing, job])] == [(0,), (4,)]
 
 
@@ -184,6 +185,13 @@ def test_soft_tokens_need_their_tables(
         Scorer(base, catalogue, projector=projector)
     with pytest.raises(ValueError, match="no projector and collaborative vectors"):
         Scorer(base, catalogue).score([ScoreJob(job.history, job.candidates, user_index=3, soft=True)])
+
+
+def test_a_prompt_beyond_the_models_positions_is_refused(base: BaseModel) -> None:
+    endless = (ItemText(0, "very " * 2000), ItemText(1, "short"))
+    scorer = Scorer(base, endless, token_budget=8192)
+    with pytest.raises(ValueError, match=r"a prompt of [46]\d\d\d tokens is longer than the base model's 4096"):
+        scorer.score([ScoreJob(((0, True), (0, True), (0, False)), (1,))])
 
 
 def test_a_model_in_training_mode_is_refused(base: BaseModel, catalogue: Catalogue) -> None:
