@@ -159,8 +159,14 @@ def metrics_table(report: EvaluationReport, part: EvaluationSlice | None = None)
 
 
 def metric_names(part: EvaluationSlice) -> list[str]:
-    """Return the metrics of a slice in the order they were computed."""
-    return list(dict.fromkeys(name for row in part.rows for name in row.metrics))
+    """Return the metrics of a slice in reading order: AUC, UAUC, NDCG@k, MAP@k by rising k (JSON sorts keys)."""
+    return sorted({name for row in part.rows for name in row.metrics}, key=_reading_order)
+
+
+def _reading_order(name: str) -> tuple[int, int, str]:
+    family, _, rest = name.partition("@")
+    known = ("AUC", "UAUC", "NDCG", "MAP")
+    return (known.index(family) if family in known else len(known), int(rest.split()[0]) if rest else 0, name)
 
 
 def _cell(estimate: Estimate | None) -> str:

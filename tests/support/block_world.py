@@ -6,6 +6,7 @@ Every user rates `RATED` items in random order; the last user has no train row (
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import polars as pl
 from support.llm_stages import seal
 from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_trainer.context import LocalArtifact
+from thinkrec_trainer.dataset.summary import summarise
 
 GROUPS, USERS, ITEMS, RATED = 3, 61, 46, 36
 COLD_USER, COLD_ITEM = USERS - 1, ITEMS - 1
@@ -37,6 +39,12 @@ def user_groups() -> npt.NDArray[np.int64]:
 def item_groups() -> npt.NDArray[np.int64]:
     """(ITEMS,) the true groups."""
     return np.arange(ITEMS) % GROUPS
+
+
+def title(item: int) -> str:
+    """Title of an item; item 1 has characters that a page must escape."""
+    colour = ("Red", "Green", "Blue")[item % GROUPS]
+    return f"{colour} <i>Film</i> & {item}" if item == 1 else f"{colour} Film {item}"
 
 
 def table(seed: int = 0) -> pl.DataFrame:
@@ -68,6 +76,7 @@ def write_block_world(folder: Path, *, rows: pl.DataFrame | None = None) -> Loca
         {"user_index": index, "user_id": [f"u{i}" for i in index], **users, "warm": counts["train"] > 0}
     ).write_parquet(folder / "users.parquet")
     _write_items(folder, np.bincount(_column(rows, "train", "item_index"), minlength=ITEMS))
+    _write_statistics(folder, rows)
     return seal(folder, StageKind.DATASET)
 
 
@@ -84,10 +93,16 @@ def _write_items(folder: Path, train_rows: npt.NDArray[np.int64]) -> None:
         {
             "item_index": index,
             "item_id": [f"i{i}" for i in index],
-            "title": [f"{('Red', 'Green', 'Blue')[i % GROUPS]} Film {i}" for i in index],
+            "title": [title(i) for i in index.tolist()],
             "attributes": [[("red", "green", "blue")[i % GROUPS]] for i in index],
             "train_rows": train_rows.astype(np.int32),
             "warm": train_rows > 0,
             "digest": [str(i) for i in index],
         }
     ).write_parquet(folder / "items.parquet")
+
+
+def _write_statistics(folder: Path, rows: pl.DataFrame) -> None:
+    users, items = (pl.read_parquet(folder / f"{name}.parquet") for name in ("users", "items"))
+    counted = items.with_columns(all_rows=pl.lit(0, pl.Int32))
+    (folder / "statistics.json").write_text(json.dumps(summarise(rows, users, counted)), encoding="utf-8")

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores of the revision now serving on the same rows: its own bundle and base model, our histories."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from thinkrec_crds.engine_api import EngineError, HistoryItem, ScoreRequest
+from thinkrec_inference.engine.engine import Engine
+from thinkrec_trainer.context import ProgressSink
+from thinkrec_trainer.evaluation.passes import Floats
+from thinkrec_trainer.evaluation.sample import TestUser
+
+
+def serving_scores(
+    serving: Engine, users: Sequence[TestUser], item_ids: Sequence[str], *, progress: ProgressSink
+) -> tuple[Floats, int]:
+    """Return (N,) scores of the rows and how many of them the serving revision cannot score.
+
+    Items that its catalogue lacks get the median of the user's other scores, 0 where it scores none: neither better nor
+    worse. The histories are the ones given to the new revision, so that it sees no later interaction either.
+    """
+    scores, unknown = [], 0
+    for number, user in enumerate(users):
+        mine = [_score(serving, user, item_ids)]
+        scores.append(mine[0])
+        unknown += int(np.isnan(mine[0]).sum())
+        progress.update(number + 1, len(users), "scoring with the serving revision")
+    filled = [np.where(np.isnan(one), _median(one), one) for one in scores]
+    return np.concatenate(filled), unknown
+
+
+def _median(scores: Floats) -> float:
+    known = scores[~np.isnan(scores)]
+    return float(np.median(known)) if len(known) else 0.0
+
+
+def _score(serving: Engine, user: TestUser, item_ids: Sequence[str]) -> Floats:
+    """(candidates,) scores, NaN for items that the serving catalogue lacks."""
+    rows = serving.bundle.item_rows
+    scores = np.full(len(user.candidates), np.nan)
+    known = [place for place, item in enumerate(user.candidates) if item_ids[item] in rows]
+    if not known:
+        return scores
+    history = tuple(
+        HistoryItem(item_id=item_ids[item], liked=liked) for item, liked in user.history if item_ids[item] in rows
+    )
+    wanted = tuple(item_ids[user.candidates[place]] for place in known)
+    answer = serving.score([ScoreRequest(user_id=user.user_id, item_ids=wanted, history=history)])[0]
+    if isinstance(answer, EngineError):
+        raise RuntimeError(f"the serving revision refused user {user.user_id!r}: {answer.error}")
+    scores[known] = answer.scores
+    return scores

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs all scoring jobs through the packed engine, with progress and checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors.torch import load_file, save_file
+
+from thinkrec_inference.engine.engine import Engine
+from thinkrec_inference.engine.lora import Fusion
+from thinkrec_inference.engine.scorer import ScoreJob, Scorer
+from thinkrec_trainer.context import CheckpointStore, ProgressSink
+
+Floats = npt.NDArray[np.float64]
+TENSORS_NAME = "scores.safetensors"
+_BATCH = 8
+"""Jobs between two looks at progress and signals."""
+
+
+class Scorers:
+    """The engine's scorer, and, made when first asked for, one with the other fusion over the same base model."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._made: dict[Fusion, Scorer] = {engine.revision.fusion: engine.scorer}
+
+    def get(self, fusion: Fusion) -> Scorer:
+        """Return the scorer of that fusion."""
+        if fusion not in self._made:
+            bundle = self._engine.bundle
+            self._made[fusion] = Scorer(
+                self._engine.scorer.base,
+                bundle.items,
+                bundle.index.prompt,
+                projector=bundle.projector,
+                collaborative=bundle.collaborative,
+                adapters=bundle.adapters,
+                fusion=fusion,
+                score=bundle.index.score,
+            )
+        return self._made[fusion]
+
+
+def score_jobs(
+    engine: Engine,
+    jobs: Sequence[tuple[Fusion, ScoreJob]],
+    *,
+    progress: ProgressSink,
+    checkpoint: CheckpointStore,
+) -> list[Floats]:
+    """Return the scores of each job, (candidates,) each.
+
+    Jobs with at most one adapter at work are marked Exact and run on whichever scorer the engine has.
+    """
+    scorers, own = Scorers(engine), engine.revision.fusion
+    done = _restore(checkpoint.load(), jobs)
+    progress.update(len(done), len(jobs), "scoring")
+    while len(done) < len(jobs):
+        fusion = jobs[len(done)][0]
+        batch = _same_fusion(jobs[len(done) : len(done) + _BATCH])
+        single = all(sum(gate != 0 for gate in _gates(job)) <= 1 for job in batch)
+        done += scorers.get(own if single else fusion).score(batch)
+        progress.update(len(done), len(jobs), "scoring")
+        if len(done) < len(jobs) and (checkpoint.due() or checkpoint.interrupted):
+            checkpoint.save(_writer(done))
+            checkpoint.raise_if_interrupted()
+    return [scores.double().numpy() for scores in done]
+
+
+def _gates(job: ScoreJob) -> list[float]:
+    return [] if job.gates is None else job.gates.tolist()
+
+
+def _same_fusion(jobs: Sequence[tuple[Fusion, ScoreJob]]) -> list[ScoreJob]:
+    """Return the first jobs that share the first one's fusion."""
+    first = jobs[0][0]
+    count = next((number for number, (fusion, _) in enumerate(jobs) if fusion != first), len(jobs))
+    return [job for _, job in jobs[:count]]
+
+
+def _writer(done: Sequence[torch.Tensor]) -> Callable[[Path], None]:
+    return lambda folder: save_file({"scores": torch.cat(list(done))}, folder / TENSORS_NAME)
+
+
+def _restore(folder: Path | None, jobs: Sequence[tuple[Fusion, ScoreJob]]) -> list[torch.Tensor]:
+    """Return the scores of the finished jobs: their order is a function of the spec, so a flat list is enough."""
+    if folder is None:
+        return []
+    flat = load_file(folder / TENSORS_NAME)["scores"]
+    done, start = [], 0
+    for _, job in jobs:
+        end = start + len(job.candidates)
+        if end > len(flat):
+            break
+        done.append(flat[start:end])
+        start = end
+    return done
