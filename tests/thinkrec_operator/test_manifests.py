@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from kubernetes.client import ApiClient  # type: ignore[import-untyped]
+from kubernetes.client import ApiClient
 
 from support.model_world import World
 from thinkrec_crds.fields import Resources
@@ -93,7 +93,7 @@ def test_the_api_clients_own_types_read_every_object_without_loss(every_child: l
     for child in every_child:
         body = render(child)
         typed = client.deserialize(json.dumps(body), TYPES[type(child)], "application/json")
-        again = client.sanitize_for_serialization(typed)
+        again = client.sanitize_for_serialization(typed)  # type: ignore[no-untyped-call]
         assert again == json.loads(json.dumps(body)), body["metadata"]["name"]
     assert {type(child) for child in every_child} == set(TYPES)
 

@@ -214,6 +214,7 @@ def clean(
         with state.locked(command="clean", now=utc_now()):
             for folder in existing:
                 shutil.rmtree(folder)
+            shutil.rmtree(state.root, ignore_errors=True)  # the lock itself may have made it
     except StateLocked as error:
         fail(str(error), Exit.BUSY)
 
