@@ -20,7 +20,6 @@ from transformers import AttentionInterface
 
 IMPLEMENTATION = "thinkrec_packed"
 """Name under which transformers finds it."""
-_FLASH_HEAD_MULTIPLE = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,15 +105,11 @@ def packed_attention(
 def attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scaling: float, causal: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return attention (B, H, Q, d) and its log-sum-exp (B, H, Q) fp32, by the fastest kernel that yields both."""
+    """Return attention (B, H, Q, d) and its log-sum-exp (B, H, Q) fp32, by a fused kernel where one yields both."""
     if query.device.type == "cpu":
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(  # type: ignore[no-any-return]
             query, key, value, 0.0, causal, scale=scaling
         )
-    half = query.dtype in (torch.float16, torch.bfloat16)
-    if query.device.type == "cuda" and half and query.shape[-1] % _FLASH_HEAD_MULTIPLE == 0:
-        found = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, causal, scale=scaling)
-        return found[0], found[1]
     return attend_by_definition(query, key, value, scaling=scaling, causal=causal)
 
 

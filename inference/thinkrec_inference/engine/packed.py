@@ -99,8 +99,8 @@ class PackedModel:
         limit = self._decoder.config.max_position_embeddings
         if longest > limit:
             raise ValueError(
-                f"a prompt of {longest} tokens is longer than the base model's {limit} positions; use a shorter history, "
-                "fewer keywords or a base model with more"
+                f"a prompt of {longest} tokens is longer than the base model's {limit} positions; use a shorter "
+                "history, fewer keywords or a base model with more"
             )
 
     def _run(self, pieces: Sequence[Piece], layout: Layout, *, read: bool) -> torch.Tensor:
