@@ -105,6 +105,8 @@ def _fetch_hub(uri: str) -> Path:
         folder = huggingface_hub.snapshot_download(
             match["name"], revision=match["revision"], allow_patterns=list(HUB_PATTERNS)
         )
+    except errors.HFValidationError as error:
+        raise BadInput(f"base model URI {uri!r} is not of the form hf://organisation/name[@revision]") from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         remedy = "check name and revision; a gated or private model needs HF_TOKEN"
         raise BadInput(f"base model {uri!r} is not to be had from the hub: {remedy}") from error

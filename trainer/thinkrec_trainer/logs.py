@@ -55,5 +55,6 @@ def configure_logs(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(secret_values()))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # bars would break the lines; progress.py reports
     for name in ("botocore", "boto3", "s3transfer", "urllib3", "httpx", "openai", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)

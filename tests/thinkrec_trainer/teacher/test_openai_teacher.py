@@ -123,10 +123,12 @@ def test_one_refused_prompt_does_not_spoil_the_others(endpoint: Endpoint) -> Non
     assert "too long" in (answers[1].error or "")
 
 
-def test_all_prompts_refused_is_bad_input(endpoint: Endpoint) -> None:
+def test_a_large_batch_refused_whole_is_bad_input(endpoint: Endpoint) -> None:
+    """A wrong setting refuses everything; a few prompts may all deserve it."""
     endpoint.script = lambda number, body: failed(400, "no such thing")
-    with pytest.raises(BadInput, match=r"refused all 2 prompts: .*no such thing"):
-        teacher(endpoint).complete(prompts("a", "b"))
+    assert all(answer.error for answer in teacher(endpoint).complete(prompts("a", "b")))
+    with pytest.raises(BadInput, match=r"refused all 8 prompts: .*no such thing"):
+        teacher(endpoint).complete(prompts(*"abcdefgh"))
 
 
 def test_unsupported_options_are_left_out(endpoint: Endpoint) -> None:

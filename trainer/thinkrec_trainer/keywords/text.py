@@ -16,7 +16,7 @@ _SEPARATORS = re.compile(rf"[,;|\n•·]|\s[{_DASHES}]\s")
 _LEADING = re.compile(rf"^(?:\s*(?:[*{_DASHES}]|\(?\d{{1,2}}[.):]))+\s*")
 _LABEL = re.compile(r"^\s*(?:keywords?|genres?|answer|tags?|here (?:are|is)[^:]*)\s*:\s*", re.IGNORECASE)
 _EDGES = " \t\"'`*_.:!?()[]{}<>#"
-_ADDRESS = re.compile(r"(?:https?://|www\.)\S*|\b[\w-]+\.(?:com|org|net|io|tv|co\.uk)\b\S*", re.IGNORECASE)
+_ADDRESS = re.compile(r"(?:https?://|www\.)[^\s,;]*|\b[\w-]+\.(?:com|org|net|io|tv|co\.uk)\b[^\s,;]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,8 @@ JITTER_SECONDS = 0.1
 """Keeps prompts that failed together from coming back together."""
 LONGEST_TOLD_SECONDS = 300.0
 """A Retry-After beyond this is cut: the stage must not sleep through its deadline."""
+SUSPICIOUS_REFUSALS = 8
+"""So many prompts and not one answered: a setting is wrong, not the prompts. A few may all deserve their refusal."""
 REQUEST_SECONDS = 120.0
 
 _RETRIED = (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError, openai.ConflictError)
@@ -101,14 +103,14 @@ class OpenAITeacher:
         return f"openai:{self.base_url}:{self.model}:{self.max_tokens}"
 
     def complete(self, prompts: Sequence[Sequence[ChatMessage]]) -> list[Completion]:
-        """Return one completion per prompt; raise BadInput when the endpoint refuses every one of them."""
+        """Return one completion per prompt; raise BadInput when the endpoint refuses a whole large batch."""
         self._retries = 0
         try:
             completions = asyncio.run(self._ask_all(prompts))
         except BaseExceptionGroup as group:
             raise _first(group) from group
         self._usage = self._usage.plus(completions, retries=self._retries)
-        if completions and all(c.error for c in completions):
+        if len(completions) >= SUSPICIOUS_REFUSALS and all(c.error for c in completions):
             raise BadInput(f"teacher at {self.base_url} refused all {len(prompts)} prompts: {completions[0].error}")
         return completions
 
