@@ -56,7 +56,7 @@ class Sampled:
 
 def _interval(value: float, replicates: Floats, users: int) -> Interval:
     defined = replicates[~np.isnan(replicates)]
-    if not len(defined) or np.isnan(value):
+    if not len(defined) or np.isnan(value) or users < 2:  # every draw of one user is that user
         return Interval(value, float("nan"), float("nan"), users)
     tail = (1 - LEVEL) / 2
     lower, upper = np.quantile(defined, [tail, 1 - tail])

@@ -86,6 +86,15 @@ def test_one_class_has_no_interval() -> None:
     assert np.isnan([interval.value, interval.lower, interval.upper]).all()
 
 
+def test_one_user_has_a_value_but_no_interval() -> None:
+    rows = Rows.of([0, 0, 0], [1, 0, 1], [0.3, 0.2, 0.1])
+    draws = draw_users(1, samples=10, seed=0)
+    for sampled in (sampled_auc(rows, draws), sampled_mean(per_user_auc(rows), draws)):
+        interval = sampled.interval()
+        assert (interval.value, interval.users) == (0.5, 1)
+        assert np.isnan([interval.lower, interval.upper]).all()
+
+
 def test_a_thousand_draws_of_a_thousand_users_take_seconds() -> None:
     rows = noisy_rows(1000, 20, seed=0)
     started = time.perf_counter()

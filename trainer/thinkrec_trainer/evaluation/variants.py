@@ -21,7 +21,7 @@ from thinkrec_trainer.errors import BadInput
 from thinkrec_trainer.evaluation.sample import TestUser
 
 ABLATIONS = {
-    "OneHot": ("one-hot", "Ablation: always the nearest expert"),
+    "OneHot": ("one-hot", "Ablation: nearest expert only"),
     "PeftLinear": ("peft-linear", "Ablation: PeftLinear fusion"),
     "NoCollaborative": ("no-collaborative", "Ablation: no CF soft tokens"),
 }

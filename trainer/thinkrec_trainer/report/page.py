@@ -124,6 +124,8 @@ def thousands(value: float) -> str:
 
 def percent(value: float) -> str:
     """Return a share as a percentage with as many digits as it needs."""
+    if 0 < value < 0.001:
+        return "< 0.1 %"
     return f"{100 * value:.0f} %" if value == 0 or value >= 0.1 else f"{100 * value:.2g} %"
 
 
