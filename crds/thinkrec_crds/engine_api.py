@@ -31,7 +31,7 @@ class ScoreRequest(Contract):
     """Score candidates for one user."""
 
     user_id: str = Field(max_length=256)
-    item_ids: tuple[str, ...] = Field(min_length=1, max_length=4096)
+    item_ids: tuple[str, ...] = Field(min_length=1, max_length=10_000)
     history: tuple[HistoryItem, ...] | None = None
     """Oldest first; None takes the bundle's own."""
 
@@ -57,7 +57,9 @@ class ExplainRequest(Contract):
     user_id: str = Field(max_length=256)
     item_id: str = Field(max_length=256)
     history: tuple[HistoryItem, ...] | None = None
-    max_tokens: int = Field(default=64, ge=1, le=512)
+    max_tokens: int = Field(default=64, ge=1, le=4096)
+    max_seconds: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """The engine ends the text where it is after so long (`finish_reason` cancelled); None: no limit of its own."""
 
 
 class ExplainEvent(Contract):

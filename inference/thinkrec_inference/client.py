@@ -65,18 +65,17 @@ class TritonClient:
     async def explain(
         self, request: ExplainRequest, *, timeout_seconds: float | None = None
     ) -> AsyncGenerator[ExplainEvent]:
-        """Yield the explanation piece by piece; closing the iterator cancels it in the engine."""
+        """Yield the explanation piece by piece; closing the iterator cancels it in the engine.
+
+        The stream is read to its end, beyond the event with `done`: Triton 2.51 keeps a request whose stream was
+        cancelled before the FINAL flag, and then cannot unload its model (its shutdown takes the whole exit timeout).
+        """
         sent = {"model_name": EXPLAIN_MODEL, "inputs": [_input([1], request.to_json())]}
         async with self._stream(sent, timeout_seconds or self.timeout_seconds) as answers:
             async for result, error in answers:
                 if error is not None:
                     raise refused(error, self.address)
-                if result.as_numpy("event") is None:  # the empty response that carries the FINAL flag
-                    return
-                event = ExplainEvent.from_json(_text(result, "event"))
-                yield event
-                if event.done:
-                    return
+                yield ExplainEvent.from_json(_text(result, "event"))
 
     @asynccontextmanager
     async def _stream(self, sent: dict[str, Any], timeout: float) -> AsyncIterator[AsyncIterator[Any]]:

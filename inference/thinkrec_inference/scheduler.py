@@ -97,6 +97,7 @@ class ExplainJob:
     request: ExplainRequest
     emit: Callable[[ExplainEvent | Exception | None], None]
     cancelled: threading.Event = field(default_factory=threading.Event)
+    arrived: float = field(default_factory=time.monotonic)
     explanation: Explanation | None = None
     """None until it has begun."""
 
@@ -250,18 +251,23 @@ class Scheduler:
         """Begin new explanations, or write one more token of all that are under way."""
         with self._changed:
             jobs = list(self._explanations)
-        going = [job for job in jobs if not self._left(job)]
+        going = [job for job in jobs if not self._over(job)]
         fresh = [job for job in going if job.explanation is None][: self.limits.begin_at_once]
         if fresh:
             self._begin(fresh)
         elif going:
             self._step(going)
 
-    def _left(self, job: ExplainJob) -> bool:
-        """Drop the job if its caller is gone; return whether it was."""
-        if job.cancelled.is_set():
+    def _over(self, job: ExplainJob) -> bool:
+        """End the job if its caller is gone or its time is up; return whether it was ended."""
+        limit = job.request.max_seconds
+        late = limit is not None and time.monotonic() - job.arrived > limit
+        if late:
+            job.emit(ExplainEvent(text="", done=True, finish_reason="cancelled"))
+        if late or job.cancelled.is_set():
             self._end(job)
-        return job.cancelled.is_set()
+            return True
+        return False
 
     def _begin(self, jobs: list[ExplainJob]) -> None:
         try:

@@ -28,10 +28,10 @@ class GatewaySettings(BaseModel):
     triton_grpc: str = Field(default="127.0.0.1:8001", pattern=r"^[^/\s]+:\d+$", description="host:port of Triton.")
     gateway_host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 in a container.")
     gateway_port: int = Field(default=8080, ge=0, le=65_535, description="TCP port; 0 takes a free one.")
-    max_candidates: int = Field(default=200, ge=1, le=4096, description="Candidates scored for one request.")
+    max_candidates: int = Field(default=200, ge=1, le=10_000, description="Candidates scored for one request.")
     deadline_milliseconds: int = Field(default=10_000, ge=10, le=600_000, description="When a request is given up.")
     max_body_bytes: int = Field(default=1_048_576, ge=1024, le=67_108_864, description="Size of a request body.")
-    max_explanation_tokens: int = Field(default=96, ge=1, le=512, description="Tokens of one reason.")
+    max_explanation_tokens: int = Field(default=96, ge=1, le=4096, description="Tokens of one reason.")
     retrieve_factor: int = Field(default=5, ge=1, le=100, description="Candidates retrieved per item asked for.")
 
     @property

@@ -106,14 +106,21 @@ class Stack:
         return cls(options, Addresses(socket, triton, options.host, options.gateway_port or free_port()))
 
     def start(self) -> None:
-        """Start all three and return when the gateway is ready; raise ServeError with the reason, stopping nothing."""
+        """Start all three and return when the gateway is ready; raise ServeError with the reason, stopping nothing.
+
+        They start side by side (most of each start is imports) and become ready in order: Triton's models wait for the
+        engine, the gateway's probe goes through both.
+        """
         self.start_engine()
         self.start_triton()
         self.start_gateway()
+        self.wait_engine()
+        self.wait_triton()
+        self.wait_gateway()
         self._write_endpoints()
 
     def start_engine(self) -> None:
-        """Start the engine process and wait until its golden prompts were reproduced."""
+        """Start the engine process."""
         port = self.options.engine_metrics_port
         argv = [
             *(sys.executable, "-m", "thinkrec_inference", "engine"),
@@ -123,10 +130,13 @@ class Stack:
             *self.options.engine_arguments,
         ]
         self._start("engine", argv, os.environ)
+
+    def wait_engine(self) -> None:
+        """Return once the engine has reproduced its golden prompts."""
         self._wait("engine", "http://engine/readyz", self.addresses.socket)
 
     def start_triton(self) -> None:
-        """Start Triton and wait until both models are ready."""
+        """Start Triton."""
         install = triton_launcher.find()
         argv = triton_launcher.command(
             install,
@@ -142,11 +152,14 @@ class Stack:
             DEADLINE_VARIABLE: os.environ.get(DEADLINE_VARIABLE, "10000"),
         }
         self._start("triton", argv, triton_launcher.environment(install, base))
+
+    def wait_triton(self) -> None:
+        """Return once both models are ready."""
         for model in triton_launcher.MODELS:
             self._wait("triton", f"{self.addresses.as_json()['tritonHttp']}/v2/models/{model}/ready")
 
     def start_gateway(self) -> None:
-        """Start the gateway and wait until a probe through the whole path succeeds."""
+        """Start the gateway."""
         found = self.addresses.as_json()
         environment = {
             "THINKREC_EVENTS_DIR": str(self.options.work_dir / "events"),
@@ -157,7 +170,10 @@ class Stack:
             "THINKREC_GATEWAY_PORT": str(self.addresses.gateway_port),
         }
         self._start("gateway", [sys.executable, "-m", "thinkrec_inference", "gateway"], environment)
-        self._wait("gateway", f"{found['gateway']}/readyz")
+
+    def wait_gateway(self) -> None:
+        """Return once a probe through the whole path succeeds."""
+        self._wait("gateway", f"{self.addresses.as_json()['gateway']}/readyz")
 
     def child(self, name: str) -> Child:
         """Return the child of that name."""

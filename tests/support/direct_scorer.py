@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 
 from support.arithmetic_engine import ArithmeticEngine
@@ -40,8 +41,12 @@ class DirectScorer:
         (spelling,) = self.engine.begin([request])
         if isinstance(spelling, EngineError):
             raise Refused.of(spelling)
+        started = time.monotonic()
         while not spelling.done:
             await asyncio.sleep(self.seconds_per_event)
+            if request.max_seconds is not None and time.monotonic() - started > request.max_seconds:
+                yield ExplainEvent(text="", done=True, finish_reason="cancelled")
+                return
             self.engine.step([spelling])
             event = spelling.take()
             assert event is not None

@@ -126,6 +126,17 @@ def test_a_cancelled_explanation_leaves_the_batch() -> None:
     assert engine.work.count("z") < 50
 
 
+def test_an_explanation_beyond_its_time_ends_where_it_is() -> None:
+    engine = ArithmeticEngine(seconds_per_step=0.01)
+    with running(engine) as scheduler:
+        received: Received = queue.Queue()
+        asked = ExplainRequest(user_id="u", item_id="z" * 250, max_seconds=0.2)
+        scheduler.explain(ExplainJob(asked, received.put))
+        events = [event for event in collect(received) if isinstance(event, ExplainEvent)]
+    assert 3 < len(events) < 30
+    assert (events[-1].done, events[-1].finish_reason) == (True, "cancelled")
+
+
 def test_a_bad_explanation_fails_alone_and_a_defect_too() -> None:
     with running(ArithmeticEngine(seconds_per_step=0.01)) as scheduler:
         with scheduler._changed:  # all three are queued before the worker looks

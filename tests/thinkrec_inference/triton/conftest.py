@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.bundles import FLOAT32, make_bundle
 
+from support.bundles import FLOAT32, make_bundle
 from thinkrec_inference.engine.engine import Engine
 from thinkrec_inference.supervisor import Options, Stack
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Through real Triton: scores equal the engine's exactly, explanations stream, requests batch, refusals arrive typed."""
+"""Through real Triton: scores equal the engine's exactly, explanations stream, requests batch, refusals are typed."""
 
 from __future__ import annotations
 
@@ -154,7 +154,16 @@ def test_a_refused_explanation_ends_its_stream(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", '{"userId":"u0"}', '{"userId":"u0","itemIds":[]}', '{"userId":"u0","itemIds":["i1"],"x":1}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"userId":"u0"}',
+        '{"userId":"u0","itemIds":[]}',
+        '{"userId":"u0","itemIds":["i1"],"x":1}',
+    ],
 )
 @pytest.mark.parametrize("model", ["thinkrec_score", "thinkrec_explain"])
 def test_malformed_json_is_an_error_of_that_request_only(stack: Stack, text: str, model: str) -> None:
@@ -188,5 +197,3 @@ def test_a_corrupted_tensor_would_be_noticed(engine: Engine) -> None:
     check_echo(response, good)
     with pytest.raises(NumbersCorruptedError, match="numpy<2"):
         check_echo(response, np.repeat(good[:, :1], 3, axis=1))  # what NumPy 2 makes of it: the first number thrice
-
-

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens when a process dies, and what is left behind: nothing, said clearly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from thinkrec_inference.processes import start, stop
+from thinkrec_inference.supervisor import ServeError, Stack
+
+STARTUP_SECONDS = 120
+
+
+def serve_command(bundle: Path, base: Path, work: Path) -> list[str]:
+    folders = ["--bundle", str(bundle), "--base-model", str(base), "--work-dir", str(work)]
+    return [sys.executable, "-m", "thinkrec_inference", "serve", *folders, "--precision", "Float32", "--threads", "1"]
+
+
+def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
+
+
+def running(pids: list[int]) -> list[str]:
+    return [psutil.Process(p).name() for p in pids if psutil.pid_exists(p) and psutil.Process(p).status() != "zombie"]
+
+
+@pytest.fixture
+def served(bundle: Path, tiny_llama_dir: Path, tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
+    process = subprocess.Popen(
+        serve_command(bundle, tiny_llama_dir, tmp_path),
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    endpoints = tmp_path / "endpoints.json"
+    until(lambda: endpoints.is_file() or process.poll() is not None, STARTUP_SECONDS, "endpoints.json")
+    return process, endpoints
+
+
+def family(process: subprocess.Popen[str]) -> list[int]:
+    return [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+
+
+def test_sigterm_stops_everything_in_order_and_leaves_nothing(served: tuple[subprocess.Popen[str], Path]) -> None:
+    process, endpoints = served
+    found = json.loads(endpoints.read_text())
+    assert httpx.get(f"{found['gateway']}/readyz", timeout=10).status_code == 200
+    pids = family(process)
+    assert len(pids) >= 5, "engine, Triton with two stubs, gateway"
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 0, log
+    places = [log.index(f"stopping {name}") for name in ("gateway", "triton", "engine")]
+    assert places == sorted(places)
+    until(lambda: running(pids) == [], 5, "all processes gone")
+    assert not endpoints.exists()
+    assert not Path(found["engineSocket"]).parent.exists()
+
+
+def test_a_dead_engine_is_noticed_by_callers_and_answers_again_after_a_restart(stack: Stack) -> None:
+    gateway = stack.addresses.as_json()["gateway"]
+    old = stack.child("engine")
+    old.process.kill()
+    old.process.wait()
+    try:
+        ready = httpx.get(f"{gateway}/readyz", timeout=10)
+        scored = httpx.post(f"{gateway}/v1/score", json={"userId": "u0", "itemIds": ["i1"]}, timeout=10)
+        for answer in (ready, scored):
+            assert answer.status_code == 503, answer.text
+            assert int(answer.headers["retry-after"]) >= 1
+            assert "engine process does not answer" in answer.json()["error"]
+            assert answer.json()["remedy"]
+        assert httpx.get(f"{gateway}/healthz", timeout=10).status_code == 200
+        with pytest.raises(ServeError, match="engine ended with signal SIGKILL"):
+            stack.check_alive()
+    finally:
+        stack.children.remove(old)
+        stack.start_engine()
+        stack.wait_engine()
+    assert httpx.get(f"{gateway}/readyz", timeout=10).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "text"), [("--bundle", "index.json", "--bundle"), ("--base-model", "config.json", "--base-model")]
+)
+def test_a_folder_that_is_not_one_is_named(
+    tmp_path: Path, bundle: Path, tiny_llama_dir: Path, name: str, file: str, text: str
+) -> None:
+    folders = {"--bundle": bundle, "--base-model": tiny_llama_dir, name: tmp_path / "empty"}
+    command = serve_command(folders["--bundle"], folders["--base-model"], tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert f"error: {text}: " in done.stderr
+    assert file in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_child_is_killed_with_its_parent(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from thinkrec_inference.processes import start; import os\n"
+        "sleep = [sys.executable, '-c', 'import time; time.sleep(300)']\n"
+        "child = start('sleeper', sleep, environment=os.environ, log=None)\n"
+        "print(child.pid, flush=True); time.sleep(300)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert running([pid])
+    parent.kill()
+    parent.communicate()
+    until(lambda: running([pid]) == [], 5, "the child dies with its parent")
+
+
+def test_stopping_ends_the_whole_group_even_one_that_ignores_sigterm(tmp_path: Path) -> None:
+    script = (
+        "import signal, subprocess, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "inner = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'])\n"
+        "print(inner.pid, flush=True); time.sleep(300)"
+    )
+    log = tmp_path / "log"
+    child = start("stubborn", [sys.executable, "-c", script], environment=os.environ, log=log)
+    until(lambda: log.read_text().strip().isdigit(), 20, "the inner process")
+    inner = int(log.read_text())
+    stop(child, grace_seconds=0.5)
+    until(lambda: running([child.pid, inner]) == [], 5, "both gone")
+    assert child.exit_code() == -signal.SIGKILL
+
+
+def test_the_last_words_of_a_child_are_kept(tmp_path: Path) -> None:
+    child = start(
+        "talker",
+        [sys.executable, "-c", "print('why I died'); raise SystemExit(3)"],
+        environment=os.environ,
+        log=tmp_path / "log",
+    )
+    child.process.wait()
+    assert child.exit_code() == 3
+    assert "why I died" in child.last_words()
