@@ -177,7 +177,10 @@ def bundle(spec: ModelSpec) -> BundleParameters:
 
 
 def evaluate(spec: ModelSpec) -> EvaluateParameters:
-    """Return what the evaluation reads."""
+    """Return what the evaluation reads; what a gate needs is computed even where `metrics` leaves it out."""
+    asked = (*spec.evaluation.metrics, *(gate.metric for gate in spec.evaluation.gates))
     return EvaluateParameters(
-        max_users=spec.evaluation.max_users, sampled_explanations=spec.evaluation.sampled_explanations
+        max_users=spec.evaluation.max_users,
+        sampled_explanations=spec.evaluation.sampled_explanations,
+        metrics=tuple(dict.fromkeys(asked)),
     )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The local driver with fake stages, in this process or in one of its own that a test may kill.
 
-python local_run.py MANIFEST CONTROL [CPUS]     ends with the outcome's name on standard output
+Usage: `python local_run.py MANIFEST CONTROL CPUS serve|train`; ends with the outcome's name on standard output
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from thinkrec_operator.local.state import State, state_folder, utc_now
 from thinkrec_operator.local.view import JsonLines
 
 FAKE_STAGE = Path(__file__).with_name("fake_stage.py")
+FAKE_SERVER = Path(__file__).with_name("fake_server.py")
 SPEC: dict[str, Any] = {
     "baseModel": {"storageUri": "file:base"},
     "dataset": {
@@ -54,7 +55,9 @@ def load(manifest: Path) -> ThinkRecModel:
     return load_model(manifest.read_text(), str(manifest))
 
 
-def drive(manifest: Path, control: Path, *, cpus: int = 2, retry_base_seconds: float = 0.05) -> Outcome:
+def drive(
+    manifest: Path, control: Path, *, cpus: int = 2, retry_base_seconds: float = 0.05, serve: bool = False
+) -> Outcome:
     """Run the driver until it ends."""
     folder = manifest.resolve().parent
     environment = {**os.environ, "FAKE_STAGE_CONTROL": str(control)}
@@ -66,13 +69,16 @@ def drive(manifest: Path, control: Path, *, cpus: int = 2, retry_base_seconds: f
         driver = Driver(
             lambda: load(manifest),
             state,
-            DriverOptions(manifest, cpus),
+            DriverOptions(manifest, cpus, serve=serve, max_serving_failures=3),
             jobs=jobs,
-            serving=ServingOptions(folder, environment, cpus),
+            serving=ServingOptions(
+                folder, environment, cpus, command=(sys.executable, str(FAKE_SERVER)), restart_seconds=(0.05, 0.1)
+            ),
             view=JsonLines(sys.stderr),
         )
         return driver.run()
 
 
 if __name__ == "__main__":
-    sys.stdout.write(drive(Path(sys.argv[1]), Path(sys.argv[2]), cpus=int(sys.argv[3])).value + "\n")
+    found = drive(Path(sys.argv[1]), Path(sys.argv[2]), cpus=int(sys.argv[3]), serve=sys.argv[4] == "serve")
+    sys.stdout.write(found.value + "\n")

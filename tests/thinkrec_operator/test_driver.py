@@ -73,9 +73,10 @@ class Bench:
         found = self.state.status().condition(kind)
         return (found.status, found.reason) if found else ("absent", "")
 
-    def start(self, cpus: int = 2) -> subprocess.Popen[str]:
+    def start(self, cpus: int = 2, *, serve: bool = False) -> subprocess.Popen[str]:
         """Start a driver in a process of its own."""
         command = [sys.executable, local_run.__file__, str(self.manifest), str(self.control), str(cpus)]
+        command.append("serve" if serve else "train")
         environment = {**os.environ, "PYTHONPATH": str(Path(local_run.__file__).parents[1])}
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
@@ -331,3 +332,43 @@ def test_status_is_valid_for_the_contract_and_events_are_told_once(bench: Bench)
     assert reasons["StageSucceeded"] == len(STAGES)
     bench.drive()
     assert len((bench.state.root / "events.jsonl").read_text().splitlines()) == len(lines)
+
+
+def test_a_served_model_is_ready_and_nothing_is_left_when_it_stops(bench: Bench) -> None:
+    (bench.folder / "base").mkdir()
+    driver = bench.start(serve=True)
+    wait_for(lambda: bench.condition("Ready") == ("True", "Serving"), 60)
+    status, serving = bench.state.status(), bench.state.serving()
+    assert serving is not None
+    assert serving.ready
+    assert (status.url, status.serving_revision) == (serving.url, status.latest_revision)
+    pid, bundle, candidates = (bench.control / "server.log").read_text().split()
+    assert Path(bundle) == next(bench.folder.glob(".thinkrec/store/bundle/*"))
+    assert candidates == "200"
+    driver.terminate()
+    out, _ = driver.communicate(timeout=20)
+    assert out.strip() == "Interrupted"
+    assert not psutil.pid_exists(int(pid))
+    assert bench.state.serving() is None
+
+
+def test_a_server_that_dies_is_started_again(bench: Bench) -> None:
+    (bench.folder / "base").mkdir()
+    driver = bench.start(serve=True)
+    wait_for(lambda: bench.condition("Ready")[0] == "True", 60)
+    os.kill(int((bench.control / "server.log").read_text().split()[0]), signal.SIGKILL)
+    wait_for(lambda: len((bench.control / "server.log").read_text().splitlines()) == 2)
+    wait_for(lambda: bench.state.serving() and bench.state.serving().ready)  # type: ignore[union-attr]
+    driver.terminate()
+    assert driver.communicate(timeout=20)[0].strip() == "Interrupted"
+
+
+def test_a_server_that_never_starts_fails_the_run_with_its_last_words(bench: Bench) -> None:
+    (bench.folder / "base").mkdir()
+    bench.order("server", "exit 3")
+    assert bench.drive(serve=True) is Outcome.FAILED
+    assert len((bench.control / "server.log").read_text().splitlines()) == 3
+    ready = bench.state.status().condition("ServingReady")
+    assert ready is not None
+    assert ready.reason == "CrashLoopBackOff"
+    assert "exit code 3: cannot load the model: too little memory" in ready.message

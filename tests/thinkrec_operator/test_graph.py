@@ -68,6 +68,7 @@ def test_inputs_are_those_of_the_contract() -> None:
         ({"gate": {"temperature": "0.2"}}, {"bundle", "evaluate"}),
         ({"evaluation": {"maxUsers": 10}}, {"evaluate"}),
         ({"evaluation": {"gates": [{"metric": "AUC", "minimum": "0.5"}]}}, set()),
+        ({"evaluation": {"gates": [{"metric": "MAP@9", "minimum": "0.5"}]}}, {"evaluate"}),
         ({"serving": {"replicas": 3}}, set()),
         ({"training": {"resources": {"limits": {"cpu": 2}}, "image": "other:1", "backoffLimit": 9}}, set()),
         ({"artifacts": {"storageUri": "s3://elsewhere/x"}}, set()),

@@ -27,8 +27,6 @@ from thinkrec_operator.plan import DeploymentChild
 SERVE_COMMAND = (sys.executable, "-m", "thinkrec_inference", "serve")
 LOOPBACK = "127.0.0.1"
 STOP_SECONDS = 30.0
-RESTART_SECONDS = (2.0, 60.0)
-"""First and longest wait before a server that ended by itself is started again."""
 
 
 class NotServableHere(RuntimeError):  # noqa: N818 (the caller reads `except NotServableHere`)
@@ -46,6 +44,8 @@ class ServingOptions:
     port: int = 0
     """0 takes a free one."""
     command: Sequence[str] = SERVE_COMMAND
+    restart_seconds: tuple[float, float] = (2.0, 60.0)
+    """First and longest wait before a server that ended by itself is started again."""
 
 
 class LocalServing:
@@ -117,7 +117,7 @@ class LocalServing:
         if code is not None:
             self._process = None
             self._failures += 1
-            first, longest = RESTART_SECONDS
+            first, longest = self._options.restart_seconds
             self._not_before = now + timedelta(seconds=min(longest, first * 2.0 ** (self._failures - 1)))
             self.failure = f"the server ended with exit code {code}: {last_line(self.log)}"
             self._keep(record.model_copy(update={"ready": False}))
