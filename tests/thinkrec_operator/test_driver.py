@@ -350,6 +350,9 @@ def test_a_served_model_is_ready_and_nothing_is_left_when_it_stops(bench: Bench)
     assert out.strip() == "Interrupted"
     assert not psutil.pid_exists(int(pid))
     assert bench.state.serving() is None
+    assert bench.condition("Ready") == ("False", "ServingNotReady")
+    assert bench.condition("Available")[0] == "False"
+    assert bench.state.status().url is None
 
 
 def test_a_server_that_dies_is_started_again(bench: Bench) -> None:

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -89,6 +89,7 @@ class Driver:
                 return self._loop()
             finally:
                 self._wind_down()
+                self._say_what_is_left()
 
     def _loop(self) -> Outcome:
         while True:
@@ -98,13 +99,15 @@ class Driver:
                 return outcome
             self._wait(plan)
 
-    def _step(self) -> tuple[Observed, Plan]:
-        """Observe, decide, apply, once."""
-        now = self._clock()
-        for name in lost_jobs(self._jobs.observe(), self._store):
-            self._view.note(f"the artifact of {name} is gone from the store; it is made again")
-            self._jobs.forget(name)
-        observed = observe(
+    def _say_what_is_left(self) -> None:
+        """Write the status of what there is once nothing runs any more: no server, no stage at work."""
+        observed = self._observe(self._clock())
+        plan = reconcile(observed)
+        self._state.write_status(self._model, plan.status)
+        self._view.update(observed, replace(plan, events=()))
+
+    def _observe(self, now: datetime) -> Observed:
+        return observe(
             model_with_state(self._model, self._state),
             self._state,
             self._store,
@@ -113,6 +116,14 @@ class Driver:
             settings=self._settings,
             now=now,
         )
+
+    def _step(self) -> tuple[Observed, Plan]:
+        """Observe, decide, apply, once."""
+        now = self._clock()
+        for name in lost_jobs(self._jobs.observe(), self._store):
+            self._view.note(f"the artifact of {name} is gone from the store; it is made again")
+            self._jobs.forget(name)
+        observed = self._observe(now)
         plan = reconcile(observed)
         self._apply(plan, now)
         self._view.update(observed, plan)

@@ -140,7 +140,9 @@ class LocalServing:
             except subprocess.TimeoutExpired:
                 processes.send(process.pid, signal.SIGKILL)
                 process.wait()
-        self._process = self._record = None
+        self._process = None
+        if not self.failure:  # else the last status still tells why it failed
+            self._record = None
         self._state.write_serving(None)
 
     @property
