@@ -136,12 +136,11 @@ class LiveView:
 
 def _head(observed: Observed, status: ModelStatus) -> Text:
     ready = status.condition(ConditionType.READY)
+    trained = not observed.settings.serve and status.is_true(ConditionType.EVALUATED)
+    word = "trained, gates passed" if trained else ready.reason if ready is not None else ""
     name = f"{observed.model.metadata.namespace}/{observed.model.metadata.name}"
-    return Text.assemble(
-        (name, "bold"),
-        f"  generation {observed.generation}  {status.progress_percent or 0} %  ",
-        ready.reason if ready else "",
-    )
+    generation = f"  generation {observed.generation}  {status.progress_percent or 0} %  "
+    return Text.assemble((name, "bold"), generation, word)
 
 
 class JsonLines:
