@@ -58,3 +58,11 @@ def test_no_base_model() -> None:
 def test_folder_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot be loaded"):
         make_teacher(TeacherParameters(), tmp_path, seed=0)
+
+
+def test_a_begun_answer_is_continued(smollm2_dir: Path) -> None:
+    """A prompt that ends with the assistant's words gets what follows them, not a new turn."""
+    teacher = SelfTeacher.from_folder(smollm2_dir, max_tokens=4)
+    question = ChatMessage("user", "What is the capital of France?")
+    [answer] = teacher.complete([[question, ChatMessage("assistant", "The capital of France is the city of")]])
+    assert answer.text.startswith("Paris")

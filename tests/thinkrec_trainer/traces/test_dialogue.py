@@ -23,8 +23,9 @@ class Scripted:
 
     script: Sequence[str]
     seen: list[list[list[ChatMessage]]] = field(default_factory=list)
-    usage: Usage = Usage()  # noqa: RUF009 - frozen
+    usage: Usage = field(default_factory=Usage)
     identity: str = "scripted"
+    continues: bool = False
 
     def complete(self, prompts: Sequence[Sequence[ChatMessage]]) -> list[Completion]:
         """The script's next line."""
@@ -43,9 +44,11 @@ def case(liked: bool, user: int = 0) -> Case:
     return Case(Sample(user, 2, 2, 2, liked), CATALOGUE[2], (Row(0, True), Row(1, False)), limits)
 
 
-def talk(cases: list[Case], *script: str, max_rounds: int = 3) -> tuple[list[object], Scripted]:
+def talk(
+    cases: list[Case], *script: str, max_rounds: int = 3, continues: bool = False
+) -> tuple[list[object], Scripted]:
     """Hold the conversations; return what is told of each outcome."""
-    teacher = Scripted(script)
+    teacher = Scripted(script, continues=continues)
     found = converse(cases, CATALOGUE, teacher, max_rounds=max_rounds, pause=lambda: None)
     return [(one.rounds, one.decision, one.reason, one.why) for one in found], teacher
 
@@ -75,7 +78,21 @@ def test_the_answer_is_shown_until_the_teacher_agrees() -> None:
     hints = [teacher.seen[turn][0][-1].content for turn in (3, 4)]
     assert hints[0] != hints[1]
     assert all("No" in text for text in hints)
-    assert "No." not in teacher.seen[2][0][-1].content.split("for example")[0]
+    assert "No." not in teacher.seen[2][0][-1].content
+
+
+def test_a_teacher_that_continues_gets_the_answers_beginning() -> None:
+    """Free in the first decision, with the right answer in a hinted one; the record holds the whole answers."""
+    found, teacher = talk([case(False)], "light", "fun", "Yes. x", "avoids stories like these.", continues=True)
+    assert found == [(2, "No", "The user avoids stories like these.", None)]
+    assert [turn[0][-1].content for turn in teacher.seen] == [
+        "The liked ones are",
+        "The user prefers",
+        "Answer:",
+        "No. The user",
+    ]
+    said = [message.content for message in teacher.seen[-1][0] if message.role == "assistant"]
+    assert said == ["The liked ones are light", "The user prefers fun", "Answer: Yes. x", "No. The user"]
 
 
 def test_a_teacher_that_never_agrees_is_given_up() -> None:

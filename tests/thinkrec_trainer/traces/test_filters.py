@@ -27,9 +27,9 @@ def limits(tokens: int = 50, later: tuple[str, ...] = ()) -> Limits:
         ("**Yes**: it is\n funny", True, "it is funny"),
         ("Answer: Yes. Fine.", True, "Fine."),
         ("Yes", True, ""),
-        ("Nothing speaks for it.", None, ""),
-        ("Yesterday it was fine.", None, ""),
-        ("I think yes.", None, ""),
+        ("Nothing speaks for it.", None, "Nothing speaks for it."),
+        ("Yesterday it was fine.", None, "Yesterday it was fine."),
+        ("I think yes.", None, "I think yes."),
         ("", None, ""),
     ],
 )

@@ -59,6 +59,10 @@ class Teacher(Protocol):
     def identity(self) -> str:
         """Who answers and how, without secrets: enters the name of cached answers."""
 
+    @property
+    def continues(self) -> bool:
+        """Whether a prompt may end with the beginning of the answer, which is then continued; else it is a new turn."""
+
     def complete(self, prompts: Sequence[Sequence[ChatMessage]]) -> list[Completion]:
         """Return one completion per prompt, in the order of the prompts."""
 

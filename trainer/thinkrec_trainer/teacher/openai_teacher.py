@@ -102,6 +102,11 @@ class OpenAITeacher:
         """Endpoint, model and answer length."""
         return f"openai:{self.base_url}:{self.model}:{self.max_tokens}"
 
+    @property
+    def continues(self) -> bool:
+        """False: the API has no way to continue a message; servers answer a begun one with a turn of their own."""
+        return False
+
     def complete(self, prompts: Sequence[Sequence[ChatMessage]]) -> list[Completion]:
         """Return one completion per prompt; raise BadInput when the endpoint refuses a whole large batch."""
         self._retries = 0

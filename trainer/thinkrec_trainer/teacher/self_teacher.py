@@ -69,6 +69,11 @@ class SelfTeacher:
         """How answers are made; the weights' digest is the caller's to add."""
         return f"self:{self.max_tokens}:{self.beams}"
 
+    @property
+    def continues(self) -> bool:
+        """True: generation starts wherever the prompt ends."""
+        return True
+
     def complete(self, prompts: Sequence[Sequence[ChatMessage]]) -> list[Completion]:
         """Return one completion per prompt, in the order of the prompts; a prompt beyond the context is refused."""
         texts = [self._render(prompt) for prompt in prompts]
@@ -90,7 +95,10 @@ class SelfTeacher:
     def _render(self, prompt: Sequence[ChatMessage]) -> list[int]:
         messages = [{"role": m.role, "content": m.content} for m in prompt]
         if self.tokenizer.chat_template:
-            text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            begun = prompt[-1].role == "assistant"
+            text = self.tokenizer.apply_chat_template(
+                messages, add_generation_prompt=not begun, continue_final_message=begun, tokenize=False
+            )
             return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         text = "\n\n".join(m.content for m in prompt) + "\n"
         return list(self.tokenizer(text)["input_ids"])

@@ -8,7 +8,7 @@ right answer in another wording and ask again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from thinkrec_crds.prompt import ItemText
 from thinkrec_trainer.blocks import Row
@@ -48,13 +48,24 @@ class Conversation:
 
     case: Case
     messages: list[ChatMessage] = field(default_factory=lambda: [ChatMessage("system", hints.SYSTEM)])
+    opening: str = ""
     rounds: int = 0
     answer: Answer = field(default_factory=lambda: Answer(None, ""))
     why: Why | None = Why.NEVER_AGREES
 
-    def ask(self, text: str) -> None:
-        """Add the user's turn."""
+    def ask(self, text: str, opening: str) -> None:
+        """Add the user's turn; `opening` is how the answer begins where the teacher continues a begun one."""
         self.messages.append(ChatMessage("user", text))
+        self.opening = opening
+
+    def prompt(self, *, continues: bool) -> list[ChatMessage]:
+        """Return what the teacher gets."""
+        return [*self.messages, ChatMessage("assistant", self.opening)] if continues else self.messages
+
+    def whole(self, completion: Completion) -> Completion:
+        """Return a continuation together with its beginning."""
+        gap = "" if completion.text[:1] in ("", "'", ",", ".", ";") else " "
+        return replace(completion, text=f"{self.opening}{gap}{completion.text}")
 
     def take(self, completion: Completion) -> bool:
         """Add the teacher's turn; return False when it refused the prompt."""
@@ -87,22 +98,23 @@ def converse(
     """Hold the conversations of some cases; `pause` is called before each turn and may raise Interrupted."""
     talks = [Conversation(case) for case in cases]
     open_talks = talks
-    for wording in (hints.ANALYSE, hints.PREFER):
+    for wording, opening in ((hints.ANALYSE, hints.ANALYSE_OPENING), (hints.PREFER, hints.PREFER_OPENING)):
         for talk in open_talks:
-            talk.ask(wording.format(history=hints.describe_history(talk.case.history, catalogue)))
+            talk.ask(wording.format(history=hints.describe_history(talk.case.history, catalogue)), opening)
         open_talks = _turn(open_talks, teacher, pause)
     for number in range(max_rounds):
         for place, talk in enumerate(open_talks):
-            talk.ask(_question(talk.case, number, place))
+            talk.ask(*_question(talk.case, number, place))
         open_talks = [talk for talk in _turn(open_talks, teacher, pause, decide=True) if talk.why is not None]
     return [talk.outcome() for talk in talks]
 
 
-def _question(case: Case, number: int, place: int) -> str:
+def _question(case: Case, number: int, place: int) -> tuple[str, str]:
+    """Return the question of a decision round and how an answer may begin."""
     if number:
-        return hints.hint(case.item, case.sample.liked, number=number - 1 + place)
-    example = hints.EXAMPLES[case.sample.position % len(hints.EXAMPLES)]
-    return hints.DECIDE.format(item=hints.describe_item(case.item), example=example)
+        liked = case.sample.liked
+        return hints.hint(case.item, liked, number=number - 1 + place), hints.hint_opening(liked)
+    return hints.DECIDE.format(item=hints.describe_item(case.item)), hints.DECIDE_OPENING
 
 
 def _turn(
@@ -112,9 +124,10 @@ def _turn(
     if not talks:
         return []
     pause()
-    completions = teacher.complete([talk.messages for talk in talks])
+    completions = teacher.complete([talk.prompt(continues=teacher.continues) for talk in talks])
     accepted = []
-    for talk, completion in zip(talks, completions, strict=True):
+    for talk, found in zip(talks, completions, strict=True):
+        completion = talk.whole(found) if teacher.continues else found
         if talk.take(completion):
             accepted.append(talk)
             if decide:

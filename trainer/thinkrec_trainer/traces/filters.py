@@ -44,6 +44,7 @@ class Answer:
     liked: bool | None
     """None: it began with neither Yes nor No."""
     reason: str
+    """The text after the decision; all of it where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def read_answer(text: str, *, cut: bool) -> Answer:
     """Split "Yes. <reason>" into its parts; of an answer `cut` at the token limit only whole sentences count."""
     match = _DECISION.match(text)
     if match is None:
-        return Answer(None, "")
+        return Answer(None, _SPACE.sub(" ", text).strip())
     reason = _SPACE.sub(" ", text[match.end() :]).strip().strip("\"'*").strip()
     return Answer(match.group(1).lower() == "yes", whole_sentences(reason) if cut else reason)
 

@@ -13,11 +13,11 @@ SYSTEM = "You explain a user's taste in one or two short sentences. Write only a
 ANALYSE = "Here is what a user rated, oldest first:\n{history}\nWhat do the liked ones share, and the disliked ones?"
 PREFER = "So what does this user prefer, and avoid?"
 DECIDE = (
-    "The next item is {item}. Would the user like it? Begin with Yes or No, then one sentence with the reason, "
-    'for example: "{example}"'
+    "The next item is {item}. Would the user like it? Begin with Yes or No, then say why in one short sentence about "
+    "the user's taste."
 )
-EXAMPLES = ("Yes. The user enjoys items of this kind.", "No. The user tends to avoid items of this kind.")
-"""Shown in turn, so that the format does not lean towards one answer."""
+ANALYSE_OPENING, PREFER_OPENING, DECIDE_OPENING = "The liked ones are", "The user prefers", "Answer:"
+"""Begun for a teacher that continues (the base model itself): a small model hardly ever finds the form alone."""
 
 HINTS = (
     'The right answer is {answer}. Explain it from the user\'s taste alone. Begin with "{answer}."',
@@ -59,6 +59,11 @@ def hint(item: ItemText, liked: bool, *, number: int) -> str:
     return HINTS[number % len(HINTS)].format(
         answer="Yes" if liked else "No", verb="liked" if liked else "did not like", title=f'"{item.title}"'
     )
+
+
+def hint_opening(liked: bool) -> str:
+    """Return the begun answer of a hinted round."""
+    return f"{'Yes' if liked else 'No'}. The user"
 
 
 def leaks_label(reason: str) -> bool:
