@@ -30,7 +30,7 @@ def deliver(uri: str, to: Path, options: StoreOptions, manifest_digest: str | No
     """
     _claim(to, uri)
     building = to / _BUILDING
-    if not uri.startswith("hf://") and _is_artifact(uri, options, manifest_digest):
+    if _is_artifact(uri, options, manifest_digest):
         copy_artifact(open_blobs(uri, options), building, manifest_digest)
     else:
         _copy_source(fetch_source(uri, options), building)
@@ -50,7 +50,7 @@ def _claim(to: Path, uri: str) -> None:
 
 
 def _is_artifact(uri: str, options: StoreOptions, manifest_digest: str | None) -> bool:
-    if read_manifest(open_blobs(uri, options)) is not None:
+    if not uri.startswith("hf://") and read_manifest(open_blobs(uri, options)) is not None:
         return True
     if manifest_digest is not None:
         raise BadInput(f"nothing is published at {uri}, so nothing has the digest {manifest_digest}")

@@ -163,6 +163,13 @@ def test_damaged_cache_part_is_made_again(tmp_path: Path, endpoint: Endpoint) ->
     assert keywords[0] == ["about Heat", "tag"]
 
 
+def test_repeated_examples_are_dropped(tmp_path: Path, endpoint: Endpoint) -> None:
+    """What a small model copies from the prompt's examples is no keyword, unless the item itself says so."""
+    endpoint.script = lambda number, body: answered("orphan, Mars, pigs")
+    _, keywords = run_keywords(tmp_path / "a", openai(endpoint), [("Babe", ""), ("Mars Attacks", "")])
+    assert keywords == [["pigs"], ["Mars", "pigs"]]
+
+
 def test_missing_teacher(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"set spec\.teacher"):
         run_keywords(tmp_path / "a", KeywordsParameters(source="LLM"), THREE)
@@ -176,7 +183,8 @@ def test_self_without_base_model(tmp_path: Path) -> None:
 def test_real_base_model_writes_keywords(tmp_path: Path, smollm2_dir: Path) -> None:
     """Two items, then both from the cache; the words are the model's own, so only their form is known."""
     base = BaseModelRef(storage_uri=str(smollm2_dir))
-    parameters = KeywordsParameters(source="LLM", teacher=TeacherParameters(), base_model=base, max_keywords=5)
+    teacher = TeacherParameters(max_tokens=12)
+    parameters = KeywordsParameters(source="LLM", teacher=teacher, base_model=base, max_keywords=5)
     items = [("Star Wars", "Action|Sci-Fi"), ("Snow White", "Children's")]
     counts, keywords = run_keywords(tmp_path / "a", parameters, items)
     assert counts["generated"] == 2

@@ -200,10 +200,12 @@ def test_delivery_replaces_an_earlier_one(tmp_path: Path) -> None:
     assert sorted(p.name for p in target.iterdir()) == [".thinkrec-delivery", "two.json"]
 
 
-def test_delivery_with_a_digest_wants_an_artifact(tmp_path: Path) -> None:
+@pytest.mark.parametrize("uri", ["model", "hf://organisation/model"])
+def test_delivery_with_a_digest_wants_an_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     with pytest.raises(BadInput, match="nothing is published"):
-        deliver(str(tmp_path / "model"), tmp_path / "to", StoreOptions(), "sha256:" + "0" * 64)
+        deliver(uri, tmp_path / "to", StoreOptions(), "sha256:" + "0" * 64)
 
 
 def test_logs_are_json_and_hide_secrets() -> None:

@@ -31,7 +31,12 @@ CLEANING_VERSION = 1
 """Raise it when text.py changes what an answer means."""
 _SYSTEM = "You write keywords for a catalogue: genres, subjects, moods, settings. No sentences, no advertising."
 _QUESTION = "{about}\nAt most {limit} keywords, separated by commas."
-_EXAMPLE = ("Title: The Secret Garden\nKnown: Children", "classic, garden, friendship, orphan, Yorkshire, healing")
+_EXAMPLES = (
+    ("Title: The Secret Garden\nKnown: Children", "walled garden, Yorkshire, orphan, healing"),
+    ("Title: The Martian\nKnown: Sci-Fi, Adventure", "Mars, astronaut, botany, rescue mission"),
+)
+"""Rare words on purpose: a small model repeats the examples where it knows nothing, and what it repeats is dropped."""
+_EXAMPLE_WORDS = frozenset(word.casefold() for _, answer in _EXAMPLES for word in answer.split(", "))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +93,20 @@ def ask(context: StageContext, parameters: KeywordsParameters, items: Sequence[I
 
 
 def prompt(item: Item, limit: int) -> list[ChatMessage]:
-    """Return the conversation: rules, one example, the item."""
+    """Return the conversation: rules, two examples, the item."""
     known = f"\nKnown: {', '.join(item.attributes)}" if item.attributes else ""
-    return [
-        ChatMessage("system", _SYSTEM),
-        ChatMessage("user", _QUESTION.format(about=_EXAMPLE[0], limit=limit)),
-        ChatMessage("assistant", _EXAMPLE[1]),
-        ChatMessage("user", _QUESTION.format(about=f"Title: {item.title}{known}", limit=limit)),
-    ]
+    messages = [ChatMessage("system", _SYSTEM)]
+    for about, answer in _EXAMPLES:
+        messages.append(ChatMessage("user", _QUESTION.format(about=about, limit=limit)))
+        messages.append(ChatMessage("assistant", answer))
+    messages.append(ChatMessage("user", _QUESTION.format(about=f"Title: {item.title}{known}", limit=limit)))
+    return messages
 
 
 def fingerprint(parameters: KeywordsParameters, identity: str, base_digest: str | None) -> str:
     """Return 40 hex digits of everything that decides what an item's keywords are."""
     noise = noise_words()
-    how = [CLEANING_VERSION, _SYSTEM, _QUESTION, _EXAMPLE, parameters.max_keywords, identity, base_digest]
+    how = [CLEANING_VERSION, _SYSTEM, _QUESTION, _EXAMPLES, parameters.max_keywords, identity, base_digest]
     body = json.dumps([*how, noise.anywhere, sorted(noise.alone)])
     return hashlib.sha256(body.encode()).hexdigest()[:40]
 
@@ -171,4 +176,6 @@ def _words(item: Item, answer: Completion, limit: int) -> tuple[str, ...]:
     text = answer.text
     if answer.finish_reason == "length":  # the last word may be cut in half
         text = text.rpartition(",")[0] or text
-    return parse_answer(text, title=item.title, limit=limit)
+    words = parse_answer(text, title=item.title, limit=limit + len(_EXAMPLE_WORDS))
+    own = f"{item.title} {' '.join(item.attributes)}".casefold()
+    return tuple(word for word in words if word.casefold() not in _EXAMPLE_WORDS or word.casefold() in own)[:limit]
