@@ -85,7 +85,9 @@ def serve(
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Triton metrics.")] = 0,
     engine_metrics_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Engine metrics over TCP.")] = None,
     startup_seconds: Annotated[float, typer.Option(min=1, help="Longest wait for each process.")] = 300.0,
-    log_to_stderr: Annotated[bool, typer.Option(help="All logs to standard error (containers).")] = False,
+    log_to_stderr: Annotated[
+        bool, typer.Option(help="All logs to standard error (containers).", envvar="THINKREC_LOG_TO_STDERR")
+    ] = False,
     fusion: FusionOption = None,
     device: DeviceOption = Device.AUTO,
     precision: PrecisionOption = Precision.AUTO,

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import httpx
 import pytest
 
@@ -12,8 +14,9 @@ from thinkrec_inference.supervisor import Stack
 
 
 @pytest.fixture
-def http(stack: Stack) -> httpx.Client:
-    return httpx.Client(base_url=stack.addresses.as_json()["gateway"], timeout=60)
+def http(stack: Stack) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=stack.addresses.as_json()["gateway"], timeout=60) as client:
+        yield client
 
 
 @pytest.mark.parametrize(("user", "branch"), [("u0", "OneHot"), ("mixed", "Fused"), ("uniform", "General")])

@@ -109,6 +109,24 @@ def test_a_folder_that_is_not_one_is_named(
     assert "Traceback" not in done.stderr
 
 
+def test_a_killed_supervisor_takes_engine_triton_and_stubs_with_it(tmp_path: Path) -> None:
+    tests = str(Path(__file__).parents[2])
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "support.arithmetic_stack", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": tests},
+    )
+    assert parent.stdout is not None
+    children = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(children) == 2
+    pids = family(parent)
+    assert len(pids) >= 4, "engine, Triton and its two stubs"
+    parent.kill()
+    parent.communicate()
+    until(lambda: running(pids) == [], 10, "nothing is left")
+
+
 def test_a_child_is_killed_with_its_parent(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from thinkrec_inference.processes import start; import os\n"
