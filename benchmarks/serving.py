@@ -36,22 +36,6 @@ from thinkrec_inference.engine.lora import read_adapter
 from thinkrec_inference.engine.scorer import ScoreJob, Scorer
 
 WORDS = ("River", "Winter", "Silent", "Empire", "Garden", "Midnight", "Letters", "Hunter", "Golden", "Storm", "Crown")
-    [
-        "River",
-        "Winter",
-        "Silent",
-        "Empire",
-        "Garden",
-        "Midnight",
-        "Letters",
-        "Hunter",
-        "Golden",
-        "Storm",
-        "Crown",
-        "Shadow",
-        "Kingdom",
-    ]
-)
 GENRES = ("drama", "comedy", "film noir", "science fiction", "romance", "war", "thriller", "documentary")
 EXPERTS = 5
 OFFICIAL_BATCH = 4
