@@ -199,6 +199,8 @@ def test_a_difference_says_what_it_means() -> None:
     assert gap_lines(report().all_rows) == [("Collaborative", "-0.070 [-0.100, -0.040]", "fused is behind")]
     chance = report(gap=(0.01, -0.02, 0.03)).all_rows
     assert gap_lines(chance)[0][2] == "may be chance"
+    same = report(gap=(0.0, 0.0, 0.0)).all_rows
+    assert gap_lines(same)[0][2] == "the same order for every user"
 
 
 def test_a_report_survives_its_file() -> None:

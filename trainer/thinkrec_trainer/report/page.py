@@ -13,6 +13,7 @@ from thinkrec_crds.engine_api import Branch
 from thinkrec_crds.evaluation import (
     MAIN_METRIC,
     REPORT_NAME,
+    Estimate,
     EvaluationReport,
     EvaluationSlice,
     Explanation,
@@ -105,10 +106,16 @@ def gap_lines(part: EvaluationSlice) -> list[tuple[str, str, str]]:
         row, gap = part.row(difference.other), difference.metrics.get(MAIN_METRIC)
         if row is None or gap is None or gap.value is None or gap.lower is None or gap.upper is None:
             continue
-        sure = gap.excludes_zero()
-        meaning = ("fused is ahead" if gap.value > 0 else "fused is behind") if sure else "may be chance"
-        lines.append((row.title, f"{gap.value:+.3f} [{gap.lower:+.3f}, {gap.upper:+.3f}]", meaning))
+        lines.append((row.title, f"{gap.value:+.3f} [{gap.lower:+.3f}, {gap.upper:+.3f}]", _meaning(gap)))
     return lines
+
+
+def _meaning(gap: Estimate) -> str:
+    if gap.value == gap.lower == gap.upper == 0:
+        return "the same order for every user"
+    if not gap.excludes_zero():
+        return "may be chance"
+    return "fused is ahead" if (gap.value or 0.0) > 0 else "fused is behind"
 
 
 def duration(seconds: float) -> str:
