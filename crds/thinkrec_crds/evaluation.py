@@ -2,7 +2,8 @@
 """What the `evaluate` stage found: `metrics.json` and `explanations.json`, and their plain table for a terminal.
 
 Metric names are those of `spec.evaluation.metrics`: AUC, UAUC, NDCG@k, MAP@k. `MAP@k` divides by all liked rows of the
-user, as the published code does; `MAP@k capped` by min(k, liked rows), the usual definition.
+user, and users without one count as 0 (in NDCG@k too), as in the published code; `MAP@k capped` divides by min(k, liked
+rows) and leaves those users out, the usual definition.
 """
 
 from __future__ import annotations

@@ -36,11 +36,16 @@ def _expected_precision_sum(ties: Ties, k: int) -> Floats:
 
 
 def average_precision(rows: Rows, *, k: int = 5, denominator: Denominator = "AllLiked") -> Floats:
-    """Return (U,) AP@k of each user; NaN for users with fewer than two rows or without a liked row."""
+    """Return (U,) AP@k of each user; NaN for users with fewer than two rows.
+
+    Users without a liked row count as 0 with AllLiked, as in the published code, and are left out (NaN) with Capped.
+    """
     ties = tie_runs(rows)
     reached = np.bincount(ties.user, weights=_expected_precision_sum(ties, k), minlength=rows.user_count)
     total = np.bincount(rows.users, minlength=rows.user_count)
     liked = np.bincount(rows.users, weights=rows.liked, minlength=rows.user_count)
     most = np.minimum(liked, k) if denominator == "Capped" else liked
-    result: Floats = np.divide(reached, most, out=np.full(rows.user_count, np.nan), where=(total > 1) & (liked > 0))
+    without_likes = np.nan if denominator == "Capped" else 0.0
+    values = np.divide(reached, most, out=np.full(rows.user_count, without_likes), where=liked > 0)
+    result: Floats = np.where(total > 1, values, np.nan)
     return result

@@ -22,8 +22,9 @@ def _discounted(first: Ints, last: Ints, k: int) -> Floats:
 def ndcg(rows: Rows, *, k: int = 5) -> Floats:
     """Return (U,) NDCG@k of each user.
 
-    NaN for users with fewer than two rows (any order is ideal) or without a liked row (the ideal is zero).
-    The ideal list is the user's own rows, liked ones first.
+    NaN for users with fewer than two rows (any order is ideal). Users without a liked row, whose ideal is zero, count
+    as 0: so do the published code and scikit-learn, and only so are values comparable with the paper's. It lowers every
+    model alike. The ideal list is the user's own rows, liked ones first.
     """
     ties = tie_runs(rows)
     gain = ties.positives / ties.size * _discounted(ties.start, ties.start + ties.size, k)
@@ -31,5 +32,6 @@ def ndcg(rows: Rows, *, k: int = 5) -> Floats:
     total = np.bincount(rows.users, minlength=rows.user_count)
     liked = np.bincount(rows.users, weights=rows.liked, minlength=rows.user_count).astype(np.int64)
     ideal = _discounted(np.zeros_like(liked), liked, k)
-    result: Floats = np.divide(reached, ideal, out=np.full(rows.user_count, np.nan), where=(total > 1) & (liked > 0))
+    values = np.divide(reached, ideal, out=np.zeros(rows.user_count), where=liked > 0)
+    result: Floats = np.where(total > 1, values, np.nan)
     return result
