@@ -143,6 +143,7 @@ class LoopParameters(Contract):
     patience: int = 5
     """Evaluations without a better UAUC before the run stops."""
     validation_users: int = 40
+    """At most; a short run validates on fewer, so that validation stays a small part of it."""
 
 
 class AdapterParameters(Contract):
