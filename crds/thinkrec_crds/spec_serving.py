@@ -72,6 +72,9 @@ class Evaluation(ApiType):
         le=INT32_MAX,
         description="Number of test users, drawn by a hash of the user; unset takes all.",
     )
+    max_rows_per_user: Int32 = Field(
+        default=40, ge=1, le=10_000, description="Test rows of one user, at most; the first in time."
+    )
     metrics: Annotated[tuple[MetricName, ...], SET] = Field(
         default=("AUC", "UAUC", "NDCG@5", "MAP@5"),
         min_length=1,

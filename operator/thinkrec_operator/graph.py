@@ -45,13 +45,7 @@ _INPUTS: dict[StageKind, tuple[StageKind, ...]] = {
         StageKind.GATE,
     ),
     StageKind.BUNDLE: _BASE[:3] + _BASE[4:],
-    StageKind.EVALUATE: (
-        StageKind.DATASET,
-        StageKind.COLLABORATIVE,
-        StageKind.GATE,
-        StageKind.BUNDLE,
-        StageKind.ADAPTER,
-    ),
+    StageKind.EVALUATE: (*_BASE, StageKind.BUNDLE),
 }
 """Inputs by kind (docs/artifacts.md); bundle and evaluate read every expert besides."""
 
