@@ -50,7 +50,7 @@ def test_inputs_are_those_of_the_contract() -> None:
     assert roles["gate"] == {"dataset", "collaborative"}
     assert roles["expert-1"] == {"dataset", "keywords", "collaborative", "adapter", "projector", "gate"}
     assert roles["bundle"] == ALL - {"traces", "bundle", "evaluate"}
-    assert roles["evaluate"] == {"dataset", "collaborative", "gate", "bundle", "adapter", "expert-0", "expert-1"}
+    assert roles["evaluate"] == ALL - {"evaluate"}
 
 
 @pytest.mark.parametrize(
