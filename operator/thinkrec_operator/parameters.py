@@ -181,6 +181,7 @@ def evaluate(spec: ModelSpec) -> EvaluateParameters:
     asked = (*spec.evaluation.metrics, *(gate.metric for gate in spec.evaluation.gates))
     return EvaluateParameters(
         max_users=spec.evaluation.max_users,
+        max_rows_per_user=spec.evaluation.max_rows_per_user,
         sampled_explanations=spec.evaluation.sampled_explanations,
         metrics=tuple(dict.fromkeys(asked)),
     )

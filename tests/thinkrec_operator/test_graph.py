@@ -67,6 +67,7 @@ def test_inputs_are_those_of_the_contract() -> None:
         ({"experts": {"grouping": {"method": "Ward"}}}, {"gate"} | EXPERTS_ON),
         ({"gate": {"temperature": "0.2"}}, {"bundle", "evaluate"}),
         ({"evaluation": {"maxUsers": 10}}, {"evaluate"}),
+        ({"evaluation": {"maxRowsPerUser": 3}}, {"evaluate"}),
         ({"evaluation": {"gates": [{"metric": "AUC", "minimum": "0.5"}]}}, set()),
         ({"evaluation": {"gates": [{"metric": "MAP@9", "minimum": "0.5"}]}}, {"evaluate"}),
         ({"serving": {"replicas": 3}}, set()),
