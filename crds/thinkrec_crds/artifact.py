@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from thinkrec_crds.contract import Contract
+from thinkrec_crds.exit_codes import ExplainedCode
 from thinkrec_crds.stage_kinds import StageKind
 
 MANIFEST_NAME = "manifest.json"
@@ -19,16 +19,24 @@ Key = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
-class ExitCode(IntEnum):
+class ExitCode(ExplainedCode):
     """How a stage process ends; the Job's podFailurePolicy and the local driver read it."""
 
-    DONE = 0
-    BAD_INPUT = 64
-    """The input cannot work whatever is retried: the user must change something."""
-    TEMPORARY = 75
-    """Worth another attempt: network, store or teacher out of reach."""
-    INTERRUPTED = 143
-    """Stopped by SIGTERM after a checkpoint; the next attempt continues."""
+    DONE = 0, "The artifact is published, or it was there already."
+    BAD_INPUT = (
+        64,
+        "The input cannot work, whatever is retried: the stage fails at once.",
+        "Change what the termination message names: a field, a file, a Secret.",
+    )
+    TEMPORARY = (
+        75,
+        "Network, store or teacher are out of reach: another attempt follows, up to `spec.training.backoffLimit`.",
+        "Nothing, unless it goes on; then check the address that the message names.",
+    )
+    INTERRUPTED = (
+        143,
+        "Stopped by SIGTERM after a checkpoint: the next attempt continues and costs no retry.",
+    )
 
 
 class FileEntry(Contract):
@@ -40,15 +48,15 @@ class FileEntry(Contract):
     size: int
     """Bytes."""
     object: str | None = None
-    """Name of the stored object when it is not `path`: object stores name by content, so that racing writers never mix."""
+    """Name of the stored object when it is not `path`: named by content there, so that racing writers never mix."""
 
 
 class Lineage(Contract):
     """Where an artifact came from."""
 
-    inputs: dict[str, Digest] = {}
+    inputs: dict[str, Digest] = Field(default_factory=dict)
     """Input name -> digest of that input's manifest."""
-    source_digests: dict[str, str] = {}
+    source_digests: dict[str, str] = Field(default_factory=dict)
     """Outside sources (ratings file, item file, base model) -> digest of their bytes."""
     code_version: str
     seed: int
@@ -67,8 +75,8 @@ class ArtifactManifest(Contract):
     key: Key
     semantics_version: int
     files: tuple[FileEntry, ...]
-    metrics: dict[str, float] = {}
-    counts: dict[str, int] = {}
+    metrics: dict[str, float] = Field(default_factory=dict)
+    counts: dict[str, int] = Field(default_factory=dict)
     lineage: Lineage
 
 
@@ -80,8 +88,8 @@ class TerminationMessage(Contract):
     digest: Digest | None = None
     """Digest of the published manifest; absent when the stage failed."""
     uri: str | None = None
-    metrics: dict[str, float] = {}
-    counts: dict[str, int] = {}
+    metrics: dict[str, float] = Field(default_factory=dict)
+    counts: dict[str, int] = Field(default_factory=dict)
     error: str | None = None
     """One sentence: what was wrong, the value received, the remedy. Never a secret."""
     reason: str | None = None
@@ -98,4 +106,4 @@ class Progress(Contract):
     total: int
     eta_seconds: float | None = None
     message: str = ""
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float] = Field(default_factory=dict)

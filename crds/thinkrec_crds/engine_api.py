@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Messages between the gateway, the Triton models and the engine process. Item and user ids are the user's own strings."""
+"""Messages between the gateway, the Triton models and the engine process. Ids of items and users are the user's own."""
 
 from __future__ import annotations
 

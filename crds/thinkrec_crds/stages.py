@@ -33,7 +33,10 @@ class ItemColumns(Contract):
     item: str = "item_id"
     title: str = "title"
     attributes: tuple[str, ...] = ()
-    """Columns whose values become keywords with `source: Attributes` (a cell may hold several, split on , or |, or space for RecBole token_seq)."""
+    """Columns whose values become keywords with `source: Attributes`.
+
+    A cell may hold several, split on , or |, or on spaces for RecBole's token_seq.
+    """
 
 
 class ItemSource(Contract):
@@ -65,7 +68,7 @@ class DatasetParameters(Contract):
     max_users: int | None = None
     """Keep only this many users (deterministic sample); None keeps all."""
     retrain: str | None = None
-    """Token of a training that was asked for although nothing in spec changed: the data is read again under a new key."""
+    """Token of a training that was asked for although nothing in spec changed: the data gets a new key."""
 
 
 class KeywordsParameters(Contract):

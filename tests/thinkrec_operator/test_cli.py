@@ -20,9 +20,9 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from support.local_run import SPEC, drive, state_of, write_manifest
+from thinkrec_crds.exit_codes import Exit
 from thinkrec_inference.gateway import schemas
 from thinkrec_operator.cli import app
-from thinkrec_operator.cli.common import Exit
 from thinkrec_operator.local.records import ProcessRecord, ServingRecord
 from thinkrec_operator.local.state import utc_now
 

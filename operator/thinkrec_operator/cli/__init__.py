@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `thinkrec` command: one module for each group of subcommands, all of them thin.
 
-    common      options, exit codes, errors with one clear message
+    common      options, errors with one clear message
     run         run, serve, stop
     look        validate, status, plan, explain-key, logs, report, clean
     recommend   recommend

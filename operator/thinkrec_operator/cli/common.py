@@ -1,43 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all subcommands share: the application, options, exit codes, and errors told in one message."""
+"""What all subcommands share: the application, options, and errors told in one message."""
 
 from __future__ import annotations
 
-from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
+from thinkrec_crds.exit_codes import Exit
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_crds.problems import InvalidManifest
 from thinkrec_crds.validation import load_model
 from thinkrec_operator.local.state import State, state_folder
-
-
-class Exit(IntEnum):
-    """Exit codes of `thinkrec`."""
-
-    DONE = 0
-    DEFECT = 1
-    USAGE = 2
-    """Options and arguments; typer's own code."""
-    BAD_INPUT = 64
-    """The manifest or the data cannot work: correct what the message names."""
-    GATE_FAILED = 65
-    """Trained, but an evaluation gate was missed."""
-    NOT_FOUND = 66
-    """There is nothing of that name yet."""
-    UNAVAILABLE = 69
-    """No server answers."""
-    FAILED = 70
-    """A stage or the server failed and its retries are used up."""
-    BUSY = 75
-    """Another thinkrec process works on the same model."""
-    INTERRUPTED = 130
-    """Stopped by Ctrl-C or SIGTERM; run it again to go on."""
-
 
 HELP = """From ratings to explained recommendations: train, gate, serve and ask a ThinkRecModel on this machine.
 
@@ -47,11 +23,7 @@ HELP = """From ratings to explained recommendations: train, gate, serve and ask 
 - `thinkrec run -f model.yaml --serve`
 - `thinkrec recommend -f model.yaml --user 42 -k 10 --explain`
 """
-EPILOG = (
-    "Exit codes: 0 done · 1 defect · 2 usage · 64 manifest or data cannot work · 65 evaluation gate missed · "
-    "66 nothing of that name · 69 no server answers · 70 a stage or the server failed · 75 another thinkrec process "
-    "is at work · 130 interrupted, run again to go on."
-)
+EPILOG = "Exit codes: " + " · ".join(f"{code.value} {code.meaning[:1].lower()}{code.meaning[1:-1]}" for code in Exit)
 
 app = typer.Typer(
     name="thinkrec",

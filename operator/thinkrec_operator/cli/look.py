@@ -13,11 +13,11 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
+from thinkrec_crds.exit_codes import Exit
 from thinkrec_crds.stage_kinds import SEMANTICS_VERSION
 from thinkrec_crds.validation import validate_documents
 from thinkrec_operator import work
 from thinkrec_operator.cli.common import (
-    Exit,
     ManifestOption,
     StateOption,
     app,

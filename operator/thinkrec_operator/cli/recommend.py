@@ -11,8 +11,9 @@ import typer
 from pydantic import ValidationError
 from rich.table import Table
 
+from thinkrec_crds.exit_codes import Exit
 from thinkrec_crds.gateway_api import GatewayErrorView, RecommendationView
-from thinkrec_operator.cli.common import Exit, StateOption, app, fail, load, open_state, out
+from thinkrec_operator.cli.common import StateOption, app, fail, load, open_state, out
 
 _SHOWN_EXPLANATIONS = 50
 """The gateway's own limit of explained items."""

@@ -17,8 +17,9 @@ from typing import Annotated
 
 import typer
 
+from thinkrec_crds.exit_codes import Exit
 from thinkrec_crds.model import ThinkRecModel
-from thinkrec_operator.cli.common import Exit, ManifestOption, StateOption, app, err, fail, load, open_state
+from thinkrec_operator.cli.common import ManifestOption, StateOption, app, err, fail, load, open_state
 from thinkrec_operator.cli.tables import metrics_table, report_page
 from thinkrec_operator.local.outcome import Outcome
 from thinkrec_operator.local.state import State, StateDamaged, StateLocked, utc_now
