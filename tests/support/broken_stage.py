@@ -10,4 +10,4 @@ from thinkrec_trainer.context import StageContext, StageResult
 
 def run(context: StageContext) -> StageResult:
     """Fail in a way that no stage may."""
-    raise ZeroDivisionError(f"{os.environ['THINKREC_TEACHER_API_KEY']} divided")
+    raise ZeroDivisionError(f"{os.environ['OPENAI_API_KEY']} divided")

@@ -227,7 +227,7 @@ def test_defect_ends_with_one_a_traceback_and_no_secret(
     """A stage with a bug that quotes a secret in its error."""
     monkeypatch.setitem(registry.MODULES, StageKind.DATASET, "support.broken_stage")
     monkeypatch.setenv("THINKREC_TERMINATION_PATH", str(runner.folder / "termination"))
-    monkeypatch.setenv("THINKREC_TEACHER_API_KEY", "sk-very-secret")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     (runner.folder / "stage.json").write_text(dataset_spec(runner.folder).to_json())
     configure_logs()
     assert run_stage(runner.folder / "stage.json") == 1

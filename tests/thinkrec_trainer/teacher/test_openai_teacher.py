@@ -10,6 +10,7 @@ import pytest
 
 from support.chat_endpoint import Endpoint, Reply, answered, failed, serving
 from support.seaweed import free_ports
+from thinkrec_crds.spec_data import Teacher
 from thinkrec_crds.stages import TeacherParameters
 from thinkrec_trainer.errors import BadInput, Temporary
 from thinkrec_trainer.teacher import ChatMessage
@@ -111,6 +112,11 @@ def test_key_comes_from_the_environment_and_is_not_shown(endpoint: Endpoint, mon
     assert endpoint.keys == ["Bearer sk-very-secret"]
     assert "sk-very-secret" not in repr(asked)
     assert "sk-very-secret" not in asked.identity
+
+
+def test_key_variable_is_the_one_that_the_manifest_names() -> None:
+    described = Teacher.model_fields["secret_ref"].description or ""
+    assert f"Secret with {KEY_VARIABLE};" in described
 
 
 def test_one_refused_prompt_does_not_spoil_the_others(endpoint: Endpoint) -> None:

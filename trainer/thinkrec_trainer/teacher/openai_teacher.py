@@ -25,7 +25,8 @@ from thinkrec_trainer.teacher.interface import ChatMessage, Completion, Usage
 if TYPE_CHECKING:
     from openai.types.chat import ChatCompletionMessageParam
 
-KEY_VARIABLE = "THINKREC_TEACHER_API_KEY"
+KEY_VARIABLE = "OPENAI_API_KEY"
+"""As in the Secret of `spec.teacher.secretRef` and in the client's own documentation."""
 ATTEMPTS = 6
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 60.0
