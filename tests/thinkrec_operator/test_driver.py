@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ import pytest
 
 from support import local_run
 from support.local_run import SPEC, drive, state_of, write_manifest
+from thinkrec_operator.graph import build_graph
 from thinkrec_operator.local.outcome import Outcome
 from thinkrec_operator.local.records import JobRecord
 from thinkrec_operator.local.state import State, StateDamaged, StateLocked, utc_now
+from thinkrec_operator.names import job_name
 from thinkrec_operator.observed import JobState
 
 STAGES = {
@@ -211,6 +214,21 @@ def test_a_deadline_ends_the_stage(bench: Bench) -> None:
     bench.order("dataset", "hang 0")
     assert bench.drive() is Outcome.FAILED
     assert bench.condition("TrainingSucceeded") == ("False", "DeadlineExceeded")
+
+
+def test_a_deadline_does_not_count_the_time_between_two_runs(bench: Bench) -> None:
+    bench.edit(training={"activeDeadlineSeconds": 60})
+    stage = build_graph(local_run.load(bench.manifest).spec).find("dataset")
+    assert stage is not None
+    name = job_name("movies", stage.title, stage.key)
+    last_year = datetime(2020, 1, 5, tzinfo=UTC)
+    bench.state.write_job(
+        JobRecord(
+            name=name, key=stage.key, kind=stage.kind, title=stage.title, generation=1, attempts=1, start_time=last_year
+        )
+    )
+    assert bench.drive() is Outcome.DONE
+    assert bench.starts()["dataset"] == 1
 
 
 def test_a_gate_that_is_missed_has_an_outcome_of_its_own(bench: Bench) -> None:

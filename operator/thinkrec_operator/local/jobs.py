@@ -94,7 +94,11 @@ class JobRunner:
         return last_progress(self._state.job_folder(record.name) / "progress.jsonl", record.key)
 
     def recover(self, now: datetime, *, grace_seconds: float = 30.0) -> None:
-        """Put right what a driver that was killed left behind: end its processes, read what they still reported."""
+        """Put right what a driver that was killed left behind: end its processes, read what they still reported.
+
+        An unfinished Job's `activeDeadlineSeconds` count anew, as when Kubernetes resumes a suspended Job: the time
+        between two runs is not the stage's.
+        """
         for record in self.records:
             if record.state is not JobState.RUNNING:
                 continue
@@ -104,6 +108,9 @@ class JobRunner:
             code = ExitCode.DONE if told is not None and told.digest is not None else ExitCode.INTERRUPTED
             policy = retry.RetryPolicy(0, self._options.retry_base_seconds)
             self._keep(retry.after(record, retry.AttemptEnd(code, told), policy, now))
+        for record in self.records:
+            if record.state is JobState.PENDING and record.start_time is not None:
+                self._keep(record.model_copy(update={"start_time": None}))
 
     def retry_failed(self) -> None:
         """Forget Jobs that finally failed, so that running again tries them again."""
