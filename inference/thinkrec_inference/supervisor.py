@@ -271,12 +271,12 @@ def _interrupt(_: int, __: FrameType | None) -> None:
 
 
 def _check_folders(options: Options) -> None:
-    for name, folder, file in (
-        ("--bundle", options.bundle, "index.json"),
-        ("--base-model", options.base_model, "config.json"),
-    ):
-        if not (folder / file).is_file():
-            raise ServeError(f"{name}: {folder} has no {file}; give the folder that holds it")
+    if not (options.bundle / "index.json").is_file():
+        raise ServeError(f"--bundle: {options.bundle} has no index.json; give the folder that holds it")
+    if not (options.base_model / "config.json").is_file() and not any(options.base_model.glob("*.gguf")):
+        raise ServeError(
+            f"--base-model: {options.base_model} has neither config.json nor a GGUF file; give the folder of the model"
+        )
 
 
 def _reachable(host: str) -> str:

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thinkrec_crds.stages import BaseModelRef, KeywordsParameters, TeacherParameters
@@ -138,12 +139,21 @@ def _remote(context: StageContext, brief: TeacherParameters) -> Respondent:
 def _local(context: StageContext, brief: TeacherParameters, base_model: BaseModelRef | None) -> Respondent:
     if base_model is None:
         raise BadInput("keywords with teacher type Self need the base model: set spec.baseModel")
-    folder = context.fetch(base_model_uri(base_model))
+    folder = _safetensors(context.fetch(base_model_uri(base_model)))
     device = _device(context)
     teacher = make_teacher(
         brief, folder, seed=context.spec.seed, device=str(device.device), dtype=device.dtype, beams=BEAMS
     )
     return Respondent(teacher, source_digest(folder), device.device.type, device.precision)
+
+
+def _safetensors(folder: Path) -> Path:
+    from thinkrec_inference.engine.base_model import BaseModelError, ensure_safetensors  # torch only where it is needed
+
+    try:
+        return ensure_safetensors(folder)
+    except BaseModelError as error:
+        raise BadInput(str(error)) from error
 
 
 def _device(context: StageContext) -> Device:
