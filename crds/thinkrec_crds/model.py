@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from thinkrec_crds.fields import INT32_MAX, Flag, Int32, LabelMap, ResourceName
+from thinkrec_crds.fields import INT32_MAX, Flag, Int32, LabelMap, LabelName, ResourceName
 from thinkrec_crds.group import API_VERSION
 from thinkrec_crds.model_status import ModelStatus
 from thinkrec_crds.rules import ApiType, Rule
@@ -24,7 +24,7 @@ class ObjectMeta(ApiType):
     model_config = ConfigDict(extra="allow")
 
     name: ResourceName
-    namespace: Annotated[str, Field(min_length=1, max_length=63)] = "default"
+    namespace: LabelName = "default"
     uid: Annotated[str, Field(max_length=128)] = ""
     generation: int = 0
     resource_version: Annotated[str, Field(max_length=128)] = ""

@@ -95,6 +95,7 @@ MODEL_MISTAKES: Final = (
     Mistake("name too long", {"metadata/name": "m" * 53}, "metadata.name", "at most 52 characters"),
     Mistake("name in capitals", {"metadata/name": "Movies"}, "metadata.name", "lower-case", value='"Movies"'),
     Mistake("name begins with a digit", {"metadata/name": "7movies"}, "metadata.name", "begin with a letter"),
+    Mistake("namespace of dots", {"metadata/namespace": "../x"}, "metadata.namespace", "lower-case", only_here=True),
     Mistake("unknown kind", {"kind": "ThinkRecModle"}, "kind", "known kind", "ThinkRecModel", only_here=True),
     Mistake("unknown version", {"apiVersion": "thinkrec.io/v1"}, "apiVersion", "thinkrec.io/v1alpha1", only_here=True),
     Mistake("no kind", {"kind": DELETE}, "kind", "must be set", "ThinkRecModel", only_here=True),
