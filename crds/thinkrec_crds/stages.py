@@ -258,6 +258,11 @@ class InputRef(Contract):
     """Digest of its manifest; a mismatch is bad input."""
 
 
+SOURCE_PREFIX = "SOURCE_"
+"""Prefix of the variables with an outside source's credentials (SOURCE_AWS_ACCESS_KEY_ID, SOURCE_HF_TOKEN, …) where the
+store's own credentials use the plain names. A reader of sources tries these first."""
+
+
 class StoreOptions(Contract):
     """How to reach the artifact store; credentials come from the environment only."""
 

@@ -10,7 +10,7 @@ from thinkrec_crds.model import ModelSpec
 from thinkrec_crds.spec_serving import Serving
 from thinkrec_crds.spec_training import StageOverride
 from thinkrec_crds.stage_kinds import SEMANTICS_VERSION, StageKind
-from thinkrec_crds.stages import CheckpointOptions, InputRef, StageSpec, StoreOptions
+from thinkrec_crds.stages import SOURCE_PREFIX, CheckpointOptions, InputRef, StageSpec, StoreOptions
 from thinkrec_operator import parameters as read
 from thinkrec_operator.graph import SERVING_ROLE, Comparator, Stage
 from thinkrec_operator.names import artifact_uri, child_name, content_hash, stage_config_map_name
@@ -29,8 +29,6 @@ from thinkrec_operator.plan import (
 from thinkrec_operator.work import Results, StageView, retrain_token
 
 STAGE_FILE = "stage.json"
-SOURCE_PREFIX = "SOURCE_"
-"""Prefix of a source's credentials where the store's own Secret already uses the plain names."""
 
 _READS_BASE_MODEL = frozenset(StageKind) - {StageKind.DATASET, StageKind.COLLABORATIVE, StageKind.GATE}
 

@@ -11,10 +11,10 @@ import shutil
 from pathlib import Path
 
 from thinkrec_crds.artifact import MANIFEST_NAME
-from thinkrec_crds.stages import StoreOptions
+from thinkrec_crds.stages import SOURCE_PREFIX, StoreOptions
 from thinkrec_trainer.errors import BadInput
 from thinkrec_trainer.fetch import fetch_source
-from thinkrec_trainer.store import copy_artifact, open_blobs, read_manifest
+from thinkrec_trainer.store import Blobs, copy_artifact, open_blobs, read_manifest
 
 MARKER = ".thinkrec-delivery"
 """Marks a folder as ours to replace; holds the URI. Ends with a line `complete` once everything is in place."""
@@ -31,7 +31,7 @@ def deliver(uri: str, to: Path, options: StoreOptions, manifest_digest: str | No
     _claim(to, uri)
     building = to / _BUILDING
     if _is_artifact(uri, options, manifest_digest):
-        copy_artifact(open_blobs(uri, options), building, manifest_digest)
+        copy_artifact(_open(uri, options, manifest_digest), building, manifest_digest)
     else:
         _copy_source(fetch_source(uri, options), building)
     _move_up(building, to)
@@ -50,11 +50,16 @@ def _claim(to: Path, uri: str) -> None:
 
 
 def _is_artifact(uri: str, options: StoreOptions, manifest_digest: str | None) -> bool:
-    if not uri.startswith("hf://") and read_manifest(open_blobs(uri, options)) is not None:
+    if not uri.startswith("hf://") and read_manifest(_open(uri, options, manifest_digest)) is not None:
         return True
     if manifest_digest is not None:
         raise BadInput(f"nothing is published at {uri}, so nothing has the digest {manifest_digest}")
     return False
+
+
+def _open(uri: str, options: StoreOptions, manifest_digest: str | None) -> Blobs:
+    """Open with the store's credentials where an artifact of ours is asked for, else with those of outside sources."""
+    return open_blobs(uri, options, credentials="" if manifest_digest else SOURCE_PREFIX)
 
 
 def _copy_source(source: Path, building: Path) -> None:

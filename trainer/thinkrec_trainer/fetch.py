@@ -2,7 +2,7 @@
 """Outside sources: ratings, item files, base models, CF checkpoints. Local paths are used in place, the rest is cached.
 
 The cache is `THINKREC_CACHE`, else `~/.cache/thinkrec`. `hf://` takes weights (safetensors), JSON and tokenizer files
-only: no code and no pickles ever reach the disk.
+only: no code and no pickles ever reach the disk. Credentials: SOURCE_AWS_… and SOURCE_HF_TOKEN, else the plain names.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from thinkrec_crds.stages import BaseModelRef, StoreOptions
+from thinkrec_crds.stages import SOURCE_PREFIX, BaseModelRef, StoreOptions
 from thinkrec_trainer.errors import BadInput, Temporary
 from thinkrec_trainer.store import Blob, Blobs, open_blobs, parent
 from thinkrec_trainer.store.artifacts import fetch_blobs, file_sha256
@@ -67,10 +67,10 @@ def _existing(path: Path, uri: str) -> Path:
 def _fetch_objects(uri: str, options: StoreOptions | None, cache: Path) -> Path:
     """Download an object, or everything below a prefix; the cache name covers names and sizes, so changes are seen."""
     prefix, name = parent(uri), uri.rstrip("/").rpartition("/")[2]
-    single = open_blobs(prefix, options) if prefix != "s3:/" else None
+    single = open_blobs(prefix, options, credentials=SOURCE_PREFIX) if prefix != "s3:/" else None
     if single is not None and (exact := [blob for blob in single.list(name) if blob.name == name]):
         return _cached(single, exact, cache, uri) / name
-    blobs = open_blobs(uri, options)
+    blobs = open_blobs(uri, options, credentials=SOURCE_PREFIX)
     found = [blob for blob in blobs.list() if not blob.name.endswith("/")]
     if not found:
         raise BadInput(f"storage URI {uri!r} does not exist: no object has that name or prefix")
@@ -103,7 +103,10 @@ def _fetch_hub(uri: str) -> Path:
         raise BadInput(f"base model URI {uri!r} is not of the form hf://organisation/name[@revision]")
     try:
         folder = huggingface_hub.snapshot_download(
-            match["name"], revision=match["revision"], allow_patterns=list(HUB_PATTERNS)
+            match["name"],
+            revision=match["revision"],
+            allow_patterns=list(HUB_PATTERNS),
+            token=os.environ.get(f"{SOURCE_PREFIX}HF_TOKEN") or None,  # None: HF_TOKEN, as the hub's client reads it
         )
     except errors.HFValidationError as error:
         raise BadInput(f"base model URI {uri!r} is not of the form hf://organisation/name[@revision]") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,8 +14,10 @@ import boto3
 import pytest
 
 from support import seaweed
-from thinkrec_crds.stages import StoreOptions
+from thinkrec_crds.stages import SOURCE_PREFIX, StoreOptions
+from thinkrec_trainer.delivery import deliver
 from thinkrec_trainer.errors import BadInput, Temporary
+from thinkrec_trainer.fetch import fetch_source
 from thinkrec_trainer.store import open_blobs
 from thinkrec_trainer.store.location import S3Location
 from thinkrec_trainer.store.s3_blobs import S3Blobs, open_s3
@@ -47,6 +50,23 @@ def test_wrong_secret_is_bad_input_and_is_not_shown(
     with pytest.raises(BadInput, match="correct AWS_SECRET_ACCESS_KEY") as caught:
         open_blobs("s3://artifacts/x", options(s3_server)).list()
     assert "a-wrong-secret-value" not in str(caught.value)
+
+
+def test_outside_sources_have_credentials_of_their_own(
+    s3_server: seaweed.Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a pod whose store and base model have a Secret each: the second one's variables have a prefix."""
+    (tmp_path / "f").write_text("weights")
+    open_blobs("s3://artifacts/source", options(s3_server)).upload("f", tmp_path / "f")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(f"{SOURCE_PREFIX}{name}", os.environ[name])
+        monkeypatch.setenv(name, "of-another-store")
+    found = fetch_source("s3://artifacts/source/f", options(s3_server), tmp_path / "cache")
+    assert found.read_text() == "weights"
+    deliver("s3://artifacts/source", tmp_path / "mount", options(s3_server))
+    assert (tmp_path / "mount" / "f").read_text() == "weights"
+    with pytest.raises(BadInput, match="AWS_ACCESS_KEY_ID"):
+        open_blobs("s3://artifacts/source", options(s3_server)).list()
 
 
 def test_unknown_access_key(s3_server: seaweed.Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,11 +36,15 @@ __all__ = [
 ]
 
 
-def open_blobs(uri: str, options: StoreOptions | None = None) -> Blobs:
-    """Return the blobs below `uri`. BadInput for an unknown scheme or endpoint; nothing is contacted yet."""
+def open_blobs(uri: str, options: StoreOptions | None = None, *, credentials: str = "") -> Blobs:
+    """Return the blobs below `uri`. BadInput for an unknown scheme or endpoint; nothing is contacted yet.
+
+    `credentials` is a prefix of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; where no variable has it, boto3's usual
+    chain applies.
+    """
     location = parse_location(uri)
     if isinstance(location, FileLocation):
         return FileBlobs(location.path)
     from thinkrec_trainer.store.s3_blobs import open_s3
 
-    return open_s3(location, options or StoreOptions())
+    return open_s3(location, options or StoreOptions(), credentials=credentials)

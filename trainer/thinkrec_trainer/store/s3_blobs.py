@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,8 +169,11 @@ class S3Blobs:
             raise _translated(error, self.uri, self.client.meta.endpoint_url) from error
 
 
-def open_s3(location: S3Location, options: StoreOptions) -> S3Blobs:
-    """Return blobs at the endpoint of `options` (None: AWS), with standard retries and bounded waiting."""
+def open_s3(location: S3Location, options: StoreOptions, *, credentials: str = "") -> S3Blobs:
+    """Return blobs at the endpoint of `options` (None: AWS), with standard retries and bounded waiting.
+
+    `credentials`: prefix of the variables that hold them, where there are such.
+    """
     config = Config(
         retries={"mode": "standard", "total_max_attempts": 5},
         connect_timeout=10,
@@ -180,12 +184,22 @@ def open_s3(location: S3Location, options: StoreOptions) -> S3Blobs:
     )
     region = options.region or ("us-east-1" if options.endpoint else None)
     try:
-        client = _session().client("s3", endpoint_url=options.endpoint, region_name=region, config=config)
+        client = _session().client(
+            "s3", endpoint_url=options.endpoint, region_name=region, config=config, **_keys(credentials)
+        )
     except (ValueError, BotoCoreError) as error:
         raise BadInput(
             f"S3 endpoint {options.endpoint!r} cannot be used: {error}; write http(s)://host:port"
         ) from error
     return S3Blobs(location, client)
+
+
+def _keys(prefix: str) -> dict[str, str]:
+    """Return the keys in the variables with this prefix; nothing (boto3's own chain) for no prefix or no such key."""
+    if not prefix or not os.environ.get(f"{prefix}AWS_ACCESS_KEY_ID"):
+        return {}
+    names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+    return {name: value for name in names if (value := os.environ.get(f"{prefix}{name.upper()}"))}
 
 
 def _session() -> boto3.session.Session:
