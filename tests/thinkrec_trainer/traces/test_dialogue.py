@@ -11,6 +11,7 @@ from thinkrec_trainer.blocks import Row
 from thinkrec_trainer.teacher import ChatMessage, Completion, Usage
 from thinkrec_trainer.traces.dialogue import Case, converse
 from thinkrec_trainer.traces.filters import Limits, Why
+from thinkrec_trainer.traces.hints import DEMONSTRATION
 from thinkrec_trainer.traces.pool import Sample
 
 CATALOGUE = [ItemText(0, "Sunny Road", ("comedy",)), ItemText(1, "Dark Road", ("horror",)), ItemText(2, "New Road")]
@@ -40,7 +41,7 @@ class Scripted:
 
 def case(liked: bool, user: int = 0) -> Case:
     """A user who liked the first item and disliked the second meets the third."""
-    limits = Limits(tokens=50, count_tokens=lambda text: len(text.split()), later_titles=())
+    limits = Limits(tokens=50, count_tokens=lambda text: len(text.split()), title=CATALOGUE[2].title, later_titles=())
     return Case(Sample(user, 2, 2, 2, liked), CATALOGUE[2], (Row(0, True), Row(1, False)), limits)
 
 
@@ -58,8 +59,8 @@ def test_an_agreeing_answer_ends_after_three_turns() -> None:
     found, teacher = talk([case(True)], "light", "light things", f"Yes. {REASON}")
     assert found == [(1, "Yes", REASON, None)]
     first = teacher.seen[0][0][-1].content
-    assert '- "Sunny Road" (comedy): liked' in first
-    assert '- "Dark Road" (horror): disliked' in first
+    assert "- Sunny Road (comedy): liked" in first
+    assert "- Dark Road (horror): disliked" in first
     assert "New Road" not in first
     assert [message.role for message in teacher.seen[2][0]] == [
         "system",
@@ -83,16 +84,22 @@ def test_the_answer_is_shown_until_the_teacher_agrees() -> None:
 
 def test_a_teacher_that_continues_gets_the_answers_beginning() -> None:
     """Free in the first decision, with the right answer in a hinted one; the record holds the whole answers."""
-    found, teacher = talk([case(False)], "light", "fun", "Yes. x", "avoids stories like these.", continues=True)
+    found, teacher = talk([case(False)], "light", "fun", "Yes. x", "stories like these.", continues=True)
     assert found == [(2, "No", "The user avoids stories like these.", None)]
     assert [turn[0][-1].content for turn in teacher.seen] == [
         "The liked ones are",
         "The user prefers",
         "Answer:",
-        "No. The user",
+        "No. The user avoids",
     ]
     said = [message.content for message in teacher.seen[-1][0] if message.role == "assistant"]
-    assert said == ["The liked ones are light", "The user prefers fun", "Answer: Yes. x", "No. The user"]
+    assert said[: len(DEMONSTRATION)] == [answer for _, answer in DEMONSTRATION]
+    assert said[len(DEMONSTRATION) :] == [
+        "The liked ones are light",
+        "The user prefers fun",
+        "Answer: Yes. x",
+        "No. The user avoids",
+    ]
 
 
 def test_a_teacher_that_never_agrees_is_given_up() -> None:

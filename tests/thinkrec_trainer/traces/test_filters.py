@@ -7,14 +7,14 @@ import pytest
 
 from thinkrec_crds.prompt import ItemText
 from thinkrec_trainer.traces.filters import Answer, Limits, Why, mentions, read_answer, rejection, repetition
-from thinkrec_trainer.traces.hints import HINTS, hint, leaks_label
+from thinkrec_trainer.traces.hints import HINTS, echoes_instructions, hint, leaks_label, tells_outcome
 
 GOOD = "The user enjoys light comedies and this is one of them."
 
 
 def limits(tokens: int = 50, later: tuple[str, ...] = ()) -> Limits:
     """Limits that count words as tokens."""
-    return Limits(tokens=tokens, count_tokens=lambda text: len(text.split()), later_titles=later)
+    return Limits(tokens=tokens, count_tokens=lambda text: len(text.split()), title="This Film", later_titles=later)
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,12 @@ def test_a_cut_answer_keeps_its_whole_sentences() -> None:
         (Answer(None, ""), False, Why.NEVER_AGREES),
         (Answer(True, ""), False, Why.EMPTY),
         (Answer(True, "Good film."), False, Why.EMPTY),
+        (Answer(True, "The user does not like This Film."), False, Why.EMPTY),
         (Answer(True, ""), True, Why.TOO_LONG),
         (Answer(True, "word " * 60), False, Why.TOO_LONG),
         (Answer(True, "The right answer is Yes because of comedy."), False, Why.LEAKS_LABEL),
+        (Answer(True, "The user liked the film This Film for its humour."), False, Why.LEAKS_LABEL),
+        (Answer(True, "What in their taste decides it is humour."), False, Why.ECHOES),
         (Answer(True, "It is close to Later Film, which is light."), False, Why.LATER_TITLE),
         (Answer(True, "it is fun and it is fun and it is fun and it is fun"), False, Why.REPEATS),
     ],
@@ -77,12 +80,16 @@ def test_an_answer_that_repeats_its_hint_is_caught(number: int, liked: bool) -> 
         GOOD,
         "The user gave high marks to thrillers, and this one is slow.",
         "They rated war films low; this is a war film.",
+        "The user would enjoy This Film for its humour.",
+        "The user liked other comedies, and This Film is one.",
         "A true story about a real event suits this taste.",
     ],
 )
 def test_honest_reasons_do_not_leak(text: str) -> None:
     """Words such as true, real and rated are no hint by themselves."""
     assert not leaks_label(text)
+    assert not tells_outcome(text, "This Film")
+    assert not echoes_instructions(text)
 
 
 def test_one_word_titles_are_matched_with_their_capitals() -> None:

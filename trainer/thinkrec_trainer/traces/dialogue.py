@@ -59,8 +59,11 @@ class Conversation:
         self.opening = opening
 
     def prompt(self, *, continues: bool) -> list[ChatMessage]:
-        """Return what the teacher gets."""
-        return [*self.messages, ChatMessage("assistant", self.opening)] if continues else self.messages
+        """Return what the teacher gets; one that continues sees a made-up user's conversation first."""
+        if not continues:
+            return self.messages
+        system, *rest = self.messages
+        return [system, *_demonstration(), *rest, ChatMessage("assistant", self.opening)]
 
     def whole(self, completion: Completion) -> Completion:
         """Return a continuation together with its beginning."""
@@ -109,11 +112,19 @@ def converse(
     return [talk.outcome() for talk in talks]
 
 
+def _demonstration() -> list[ChatMessage]:
+    return [
+        message
+        for question, answer in hints.DEMONSTRATION
+        for message in (ChatMessage("user", question), ChatMessage("assistant", answer))
+    ]
+
+
 def _question(case: Case, number: int, place: int) -> tuple[str, str]:
     """Return the question of a decision round and how an answer may begin."""
     if number:
-        liked = case.sample.liked
-        return hints.hint(case.item, liked, number=number - 1 + place), hints.hint_opening(liked)
+        liked, wording = case.sample.liked, number - 1 + place
+        return hints.hint(case.item, liked, number=wording), hints.hint_opening(liked, number=wording)
     return hints.DECIDE.format(item=hints.describe_item(case.item)), hints.DECIDE_OPENING
 
 

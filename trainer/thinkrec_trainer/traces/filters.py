@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from thinkrec_trainer.traces.hints import leaks_label
+from thinkrec_trainer.traces.hints import echoes_instructions, leaks_label, tells_outcome
 
 LEAST_WORDS = 4
 """A shorter reason explains nothing."""
+EMPTY_WORDS = frozenset(
+    ["the", "a", "an", "user", "they", "this", "it", "item", "does", "do", "not", "no", "yes", "would", "will", "like", "likes", "enjoy", "enjoys", "love", "loves", "prefer", "prefers", "avoid", "avoids", "dislike", "dislikes", "hate", "hates", "care", "for", "so", "because"]
+)
+"""What is left of "The user does not like <title>" without the title: it restates the answer and explains nothing."""
 REPETITION_GRAM = 3
 MOST_REPETITION = 0.3
 """Share of three-word sequences that occurred before in the same reason; fluent text stays below a tenth."""
@@ -31,6 +35,7 @@ class Why(StrEnum):
     NEVER_AGREES = "never_agrees"
     LEAKS_LABEL = "leaks_label"
     LATER_TITLE = "later_title"
+    ECHOES = "echoes"
     REPEATS = "repeats"
     TOO_LONG = "too_long"
     EMPTY = "empty"
@@ -53,6 +58,8 @@ class Limits:
 
     tokens: int
     count_tokens: Callable[[str], int]
+    title: str
+    """Of the target."""
     later_titles: Sequence[str]
     """Titles of items that the user met after the target, and that the prompt does not show."""
 
@@ -78,15 +85,23 @@ def rejection(answer: Answer, liked: bool, limits: Limits, *, cut: bool) -> Why 
         return Why.NEVER_AGREES
     if not answer.reason:
         return Why.TOO_LONG if cut else Why.EMPTY
-    if len(answer.reason.split()) < LEAST_WORDS:
+    if len(answer.reason.split()) < LEAST_WORDS or not explains(answer.reason, limits.title):
         return Why.EMPTY
     if limits.count_tokens(answer.reason) > limits.tokens:
         return Why.TOO_LONG
-    if leaks_label(answer.reason):
+    if leaks_label(answer.reason) or tells_outcome(answer.reason, limits.title):
         return Why.LEAKS_LABEL
+    if echoes_instructions(answer.reason):
+        return Why.ECHOES
     if mentions(answer.reason, limits.later_titles):
         return Why.LATER_TITLE
     return Why.REPEATS if repetition(answer.reason) > MOST_REPETITION else None
+
+
+def explains(reason: str, title: str) -> bool:
+    """Return whether anything but the answer itself and the target's title is said."""
+    rest = re.sub(re.escape(title), " ", reason, flags=re.IGNORECASE)
+    return not EMPTY_WORDS.issuperset(re.findall(r"\w+", rest.lower()))
 
 
 def repetition(text: str, gram: int = REPETITION_GRAM) -> float:

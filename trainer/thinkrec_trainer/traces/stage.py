@@ -138,6 +138,7 @@ def make_case(
     limits = Limits(
         tokens=given.teacher.max_tokens,
         count_tokens=lambda text: len(base.tokenizer(text, add_special_tokens=False).input_ids),
+        title=catalogue[sample.item_index].title,
         later_titles=[catalogue[item].title for item in sorted(later)],
     )
     return Case(sample=sample, item=catalogue[sample.item_index], history=history, limits=limits)
