@@ -15,7 +15,7 @@ import yaml
 
 from support.manifests import EXPERIMENT_MISTAKES, MINIMAL_EXPERIMENT, MINIMAL_MODEL, MODEL_MISTAKES, Mistake, edited
 from thinkrec_crds import group
-from thinkrec_crds.__main__ import main, rendered_files, stale_files
+from thinkrec_crds.__main__ import main, rendered_crds, rendered_docs, stale_files
 from thinkrec_crds.explain import fields_of, model_type
 from thinkrec_crds.rules import ApiType
 from thinkrec_crds.schema import EXPERIMENT, KINDS, MAX_CRD_BYTES, MODEL, Kind, definition, render, structural_schema
@@ -58,18 +58,33 @@ def types_of(type_: type[ApiType]) -> Iterator[type[ApiType]]:
 
 
 def test_the_generated_files_are_fresh() -> None:
-    assert stale_files() == [], "run `python -m thinkrec_crds`"
+    assert list(stale_files(rendered_crds() | rendered_docs())) == [], "run `python -m thinkrec_crds`"
 
 
-def test_check_tells_a_stale_file_and_writing_mends_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--directory", str(tmp_path)]
+GENERATED = {
+    *("crds/thinkrecmodel.yaml", "crds/thinkrecexperiment.yaml", "docs/troubleshooting.md"),
+    *("docs/reference/thinkrecmodel.md", "docs/reference/thinkrecexperiment.md"),
+}
+
+
+def test_check_tells_each_stale_file_and_writing_mends_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--root", str(tmp_path)]
     assert main([*arguments, "--check"]) == 1
-    assert "thinkrecmodel.yaml is stale" in capsys.readouterr().err
     assert main(arguments) == 0
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")} == GENERATED
     assert main([*arguments, "--check"]) == 0
-    (tmp_path / "thinkrecmodel.yaml").write_text("edited by hand")
+    for name in GENERATED:
+        (tmp_path / name).write_text("edited by hand")
+    capsys.readouterr()
     assert main([*arguments, "--check"]) == 1
-    assert {path.name for path in rendered_files(tmp_path)} == {"thinkrecmodel.yaml", "thinkrecexperiment.yaml"}
+    told = capsys.readouterr().err.splitlines()
+    assert sorted(told) == sorted(f"{name} is stale: run `python -m thinkrec_crds`" for name in GENERATED)
+
+
+def test_docs_alone_leave_the_definitions_alone(tmp_path: Path) -> None:
+    assert main(["--root", str(tmp_path), "--docs"]) == 0
+    assert not (tmp_path / "crds").exists()
+    assert (tmp_path / "docs" / "troubleshooting.md").is_file()
 
 
 @EVERY_KIND
