@@ -18,7 +18,7 @@ _VOLATILE = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "a
 
 def cache_folder() -> Path:
     """Return the cache: $THINKREC_CACHE, else ~/.cache/thinkrec."""
-    return Path(os.environ.get("THINKREC_CACHE") or Path.home() / ".cache" / "thinkrec")
+    return Path(os.environ.get("THINKREC_CACHE") or "~/.cache/thinkrec").expanduser()
 
 
 def file_sha256(path: Path) -> str:

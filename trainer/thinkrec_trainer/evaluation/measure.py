@@ -103,7 +103,7 @@ def estimate(interval: Interval) -> Estimate:
 
 
 def best_expert(labels: Labels, experts: Sequence[Scored]) -> Scored | None:
-    """Return the expert with the best UAUC (AUC where undefined) on these very rows, as a row of its own."""
+    """Return the expert with the best UAUC on these very rows (the first one where it is undefined), as its own row."""
     if not experts:
         return None
     best = max(experts, key=lambda row: _quality(labels, row.scores))
