@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 
 import cli_reference
@@ -20,6 +22,7 @@ PAGES = [
 COMMANDS = {command.name: command for command in cli_reference.subcommands()}
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir()} | {"thinkrec_inference"}
 TARGETS = {line.split(":")[0] for line in (ROOT / "Makefile").read_text("utf-8").splitlines() if ": ##" in line}
+PACKAGES = sorted(path.parent for path in ROOT.glob("*/thinkrec_*/**/__init__.py"))
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
@@ -65,6 +68,14 @@ def test_every_document_is_in_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text("utf-8")
     pages = [page.relative_to(ROOT / "docs") for page in PAGES if page.is_relative_to(ROOT / "docs")]
     assert [str(page) for page in pages if f"]({page}" not in index and page.name != "README.md"] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda folder: folder.name)
+def test_a_package_map_names_every_module(package: Path) -> None:
+    told = set(re.findall(r"\w+", ast.get_docstring(ast.parse((package / "__init__.py").read_text("utf-8"))) or ""))
+    modules = {path.stem for path in package.glob("*.py") if not path.stem.startswith("__")}
+    packages = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert (modules | packages) - told == set(), "add them to the docstring of __init__.py"
 
 
 class TestTheChecksThemselves:

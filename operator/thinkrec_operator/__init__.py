@@ -3,7 +3,8 @@
 
     graph, parameters      pure: spec -> stages with typed parameters, inputs and content keys
     observed, plan         what a decision sees, and what it wants: frozen values, no behaviour
-    reconcile              pure: observed -> plan; `work`, `revisions`, `status`, `events` are its parts
+    reconcile              pure: observed -> plan; `work`, `children`, `revisions`, `status`, `report`, `events` are its
+                           parts;  names: of everything it makes
     manifests/             pure: children of a plan -> Kubernetes objects
     local/                 the driver without a cluster: subprocesses, a state folder, a live tree
     cli/                   the `thinkrec` command

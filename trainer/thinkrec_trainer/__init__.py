@@ -1,12 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """The trainer: stages of the method as content-addressed jobs.
 
-    cli.py          `python -m thinkrec_trainer run stage.json`, `fetch`, `show`
-    protocol.py     stage.json -> verified inputs -> the stage -> published artifact -> termination message, exit code
-    registry.py     which module runs which stage
-    context.py      what a stage sees (StageContext) and returns (StageResult); errors.py: how it fails
-    store/          artifacts in folders and S3; checkpoint.py, fetch.py: unfinished work, outside sources
-    dataset/        ratings and items -> splits; keywords/: items -> keywords; teacher/: who writes text
+  From stage.json to a published artifact
+    cli             `python -m thinkrec_trainer run stage.json`, `fetch`, `show`
+    protocol        stage.json -> verified inputs -> the stage -> artifact, termination message, exit code
+    registry        which module runs which stage
+    context         what a stage sees (StageContext) and returns (StageResult);  errors: how it fails
+    checkpoint      unfinished work in the store;  progress, logs: JSON lines, secrets masked
+    fetch           outside sources;  delivery: artifacts and sources into a folder, for serving pods
+    store/          artifacts in folders and S3
+
+  Stages: a module, or a package where one file is not enough
+    dataset/  keywords/  collaborative (its encoders/)  traces/  adapter  projector  gate (its grouping)  expert
+    bundle    evaluate (its evaluation/, metrics/, bootstrap, report/)
+    teacher/  whoever writes keywords and reasoning
+
+  Training the language model, bottom up
+    interactions    one split's rows as arrays;  timelines: each user's, in time order
+    blocks          targets of one user that share a history;  samples: blocks as tokens and weights
+    batches         blocks as tensors with their tree mask;  forward: scores and losses of them
+    lora            adapters in PEFT's layout
+    cursor          data order and randomness by place;  run_state: what a checkpoint holds
+    validation      AUC and UAUC while training
+    loop            the one training loop;  workbench: what adapter, projector and experts set up alike
 
 May import `thinkrec_crds` and `thinkrec_inference.engine`, nothing else of this project.
 """

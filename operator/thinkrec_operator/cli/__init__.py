@@ -5,6 +5,7 @@
     run         run, serve, stop
     look        validate, status, plan, explain-key, logs, report, clean
     recommend   recommend
+    tables      tables and places that several of them show
 
 Only here is anything printed.
 """

@@ -8,7 +8,7 @@
     jobs, serving    processes: stages, and the server
     store            what a `file:` store already holds
     observe          state folder -> Observed
-    driver           the loop: observe, reconcile, apply
+    driver           the loop: observe, reconcile, apply;  outcome: how it ends
     progress, view   progress lines; the live tree, or JSON lines
 
 `print` is for cli/; here a view gets told what happened.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Children of a plan as Kubernetes objects: pure functions from frozen values to dictionaries.
 
+    render        one child -> one object, by the modules below
     quantities    resource quantities ("500m", "8Gi") as numbers
     common        metadata, labels, owner references, pod security
     training      stage ConfigMap and Job

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics: pure functions of (user, label, score) rows or of texts; each module is one metric.
 
+    auc, ndcg, average_precision              of scored rows (rows), averaged over users (mean)
+    agreement, grounding, repetition, rouge   of explanations
+
 A metric says its definition, its citation and what it does with a user that it is not defined for (NaN, never 0 in
 disguise). Nothing here knows of a model, a file or a stage.
 """

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The artifact store: one interface for folders (`file://`) and S3 (`s3://`), publication once, verification always.
 
-`blobs.py` is the interface, `file_blobs.py` and `s3_blobs.py` fill it, `artifacts.py` builds artifacts on it. Nothing
-here knows what a stage does; boto3 is imported only when an S3 URI is opened.
+    location              URIs, nothing opened
+    blobs                 the interface;  file_blobs, s3_blobs: fill it
+    artifacts             published once, read only through a manifest, built on blobs
+
+Nothing here knows what a stage does; boto3 is imported only when an S3 URI is opened.
 """
 
 from __future__ import annotations

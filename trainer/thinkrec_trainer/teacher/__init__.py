@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Teachers: whoever writes keywords and reasoning. `Self` is the base model, `OpenAI` any compatible endpoint.
 
+    interface        messages in, completions and token counts out
+    self_teacher     the base model itself;  openai_teacher: an OpenAI-compatible endpoint
+
 Used by the keywords and traces stages. Importing this package imports neither torch nor the client.
 """
 
