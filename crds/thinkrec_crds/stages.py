@@ -214,6 +214,8 @@ class BundleParameters(Contract):
     score: Literal["Yes", "YesMinusNo"] = "YesMinusNo"
     history_length: int = 10
     golden_prompts: int = 8
+    expert_names: tuple[str, ...] | None = None
+    """The user's own names of the experts, by group; None names them by their roles, `expert-<k>`."""
 
 
 class EvaluateParameters(Contract):

@@ -173,6 +173,7 @@ def bundle(spec: ModelSpec) -> BundleParameters:
         fusion=spec.serving.fusion,
         score=spec.serving.score,
         history_length=spec.dataset.history_length,
+        expert_names=tuple(item.name for item in spec.experts.items) if spec.experts.items is not None else None,
     )
 
 

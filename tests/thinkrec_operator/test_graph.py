@@ -9,6 +9,7 @@ import pytest
 
 from support.model_world import SPEC, merged, model
 from thinkrec_crds.stage_kinds import StageKind
+from thinkrec_crds.stages import BundleParameters
 from thinkrec_operator.graph import Comparator, Graph, build_graph
 
 ALL = {
@@ -93,6 +94,19 @@ def test_named_experts_keep_the_roles_of_the_contract() -> None:
     assert found.expert_count == 2
     experts = [stage for stage in found.stages if stage.kind is StageKind.EXPERT]
     assert [(stage.role, stage.title) for stage in experts] == [("expert-0", "night"), ("expert-1", "day")]
+    bundle = found.find("bundle")
+    assert bundle is not None
+    assert isinstance(bundle.parameters, BundleParameters)
+    assert bundle.parameters.expert_names == ("night", "day")
+
+
+def test_experts_without_names_of_their_own_leave_the_bundles_key_as_it_was() -> None:
+    stage = graph().find("bundle")
+    assert stage is not None
+    assert "expertNames" not in stage.parameters.model_dump(mode="json", by_alias=True, exclude_none=True)
+    renamed = graph({"experts": {"count": None, "items": [{"name": "night"}, {"name": "day"}]}}).find("bundle")
+    assert renamed is not None
+    assert renamed.key != stage.key
 
 
 def test_the_gate_opens_the_rest_of_an_automatic_graph() -> None:

@@ -90,6 +90,14 @@ def expert_inputs(inputs: Mapping[str, LocalArtifact]) -> dict[str, LocalArtifac
     return {f"expert-{number}": inputs[f"expert-{number}"] for number in numbers}
 
 
+def expert_names(given: BundleParameters, roles: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the experts' names as the user reads them, in slot order; raise BadInput when one is missing."""
+    names = given.expert_names or roles
+    if len(names) != len(roles):
+        raise BadInput(f"expertNames names {len(names)} experts, {list(names)}, but the bundle is given {list(roles)}")
+    return names
+
+
 def users_table(dataset: LocalArtifact, gate: LocalArtifact, timelines: Timelines, *, length: int) -> pl.DataFrame:
     """Return users.parquet: history (the newest `length` interactions), all seen items, group (null: no CF vector)."""
     bounds = list(zip(timelines.offsets[:-1].tolist(), timelines.offsets[1:].tolist(), strict=True))
@@ -191,8 +199,8 @@ def _index(
         collaborative_dimension=read_collaborative(context.input("collaborative")).dimension,
         lora=lora_parameters(context.input("adapter")),
         experts=tuple(
-            ExpertEntry(name=name, path=f"adapters/{name}", users=artifact.manifest.counts.get("users", 0))
-            for name, artifact in experts.items()
+            ExpertEntry(name=shown, path=f"adapters/{name}", users=artifact.manifest.counts.get("users", 0))
+            for shown, (name, artifact) in zip(expert_names(given, tuple(experts)), experts.items(), strict=True)
         ),
         temperature=given.temperature,
         hard_route_threshold=default_threshold(len(experts)) if threshold is None else threshold,

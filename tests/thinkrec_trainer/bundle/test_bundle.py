@@ -41,6 +41,7 @@ from thinkrec_trainer.timelines import Timelines
 
 CPU = ComputeOptions(device="Cpu", precision="Float32", threads=1)
 HISTORY = 4
+EXPERT_NAMES = ("night", "day")
 
 
 def make_adapter(folder: Path, base: Path, kind: StageKind, seed: int) -> LocalArtifact:
@@ -82,7 +83,9 @@ def inputs(tiny_llama_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> di
 def bundle_context(inputs: dict[str, LocalArtifact], base: Path, output: Path) -> StageContext:
     """The context of the bundle stage."""
     reference = BaseModelRef(storage_uri=str(base), revision="1")
-    parameters = BundleParameters(base_model=reference, history_length=HISTORY, golden_prompts=6)
+    parameters = BundleParameters(
+        base_model=reference, history_length=HISTORY, golden_prompts=6, expert_names=EXPERT_NAMES
+    )
     return stage_context(output, parameters, inputs)
 
 
@@ -110,7 +113,16 @@ def test_the_index_says_what_the_bundle_is(made: Path, inputs: dict[str, LocalAr
     assert index.lora == LoraParameters(rank=4, alpha=8, target_modules=("q_proj", "v_proj"))
     assert index.hard_route_threshold == pytest.approx(0.5 + 0.6 / GROUPS)
     assert [expert.path for expert in index.experts] == ["adapters/expert-0", "adapters/expert-1"]
+    assert tuple(expert.name for expert in index.experts) == EXPERT_NAMES
     assert index.inputs == {name: artifact.digest for name, artifact in inputs.items()}
+
+
+def test_experts_without_names_are_named_by_their_roles_and_too_few_names_are_bad_input() -> None:
+    """Names come from the spec alone; a list that does not fit is not padded."""
+    unnamed = BundleParameters(base_model=BaseModelRef(storage_uri="file:base"))
+    assert bundle.expert_names(unnamed, ("expert-0", "expert-1")) == ("expert-0", "expert-1")
+    with pytest.raises(BadInput, match=r"names 1 experts, \['night'\]"):
+        bundle.expert_names(unnamed.model_copy(update={"expert_names": ("night",)}), ("expert-0", "expert-1"))
 
 
 def test_histories_hold_everything_known_and_seen_items_are_all(made: Path) -> None:
