@@ -12,8 +12,8 @@ from thinkrec_trainer.traces.hints import echoes_instructions, leaks_label, tell
 
 LEAST_WORDS = 4
 """A shorter reason explains nothing."""
-_EMPTY = """the a an user they this it item does do not no yes would will like likes enjoy enjoys love loves prefer prefers
-avoid avoids dislike dislikes hate hates care for so because"""
+_EMPTY = """the a an user they this it item does do not no yes would will like likes enjoy enjoys love loves prefer
+prefers avoid avoids dislike dislikes hate hates care for so because"""
 EMPTY_WORDS = frozenset(re.findall(r"\w+", _EMPTY))
 """What is left of "The user does not like <title>" without the title: it restates the answer and explains nothing."""
 REPETITION_GRAM = 3
