@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -78,8 +79,9 @@ def test_waits_double_up_to_six_minutes() -> None:
     assert [backoff_seconds(n, 10.0) for n in (1, 2, 3, 6, 7, 60)] == [10, 20, 40, 320, 360, 360]
 
 
-def jobs(*titles: str, limit: int | None = None) -> list[JobChild]:
+def jobs(*titles: str, limit: int | None = None, **changes: dict[str, Any]) -> list[JobChild]:
     world = World()
+    world.spec = merged(world.spec, changes)
     if limit is not None:
         world.spec = merged(world.spec, {"training": {"resources": {"limits": {"cpu": limit}}}})
     world.run()
@@ -90,6 +92,15 @@ def jobs(*titles: str, limit: int | None = None) -> list[JobChild]:
 def test_heavy_stages_get_the_machine_and_light_ones_a_core() -> None:
     assert [(s.child.title, s.cpus) for s in to_start(jobs("adapter"), 0, 8)] == [("adapter", 8)]
     assert [s.cpus for s in to_start(jobs("keywords", "collaborative"), 0, 8)] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "cpus"),
+    [({"type": "Self"}, 8), ({"type": "OpenAI", "baseUrl": "http://llm.example/v1", "model": "m"}, 1)],
+)
+def test_keywords_get_the_machine_where_the_base_model_writes_them(teacher: dict[str, Any], cpus: int) -> None:
+    found = jobs("keywords", keywords={"source": "LLM"}, teacher=teacher)
+    assert [start.cpus for start in to_start(found, 0, 8)] == [cpus]
 
 
 def test_experts_share_the_machine() -> None:

@@ -2,8 +2,9 @@
 """CPUs for stages that run side by side. Pure.
 
 Two torch processes with more threads than cores slow each other far more than twofold, so a Job starts only when its
-CPUs are free. A stage without a CPU limit takes what suits its kind: the whole machine where it computes for long,
-one CPU where it is light, an equal share where experts run in parallel.
+CPUs are free. A stage without a CPU limit takes what suits its work: the whole machine where it computes for long
+(keywords too, where the base model writes them), one CPU where it is light, an equal share where experts run in
+parallel.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from thinkrec_crds.stage_kinds import StageKind
+from thinkrec_crds.stages import KeywordsParameters
 from thinkrec_operator.manifests.quantities import cpu_threads
 from thinkrec_operator.plan import JobChild
 
@@ -42,8 +44,15 @@ def _wanted(child: JobChild, experts: int, total: int) -> int:
     limit = cpu_threads(child.settings.resources)
     if limit is not None:
         return limit
-    if child.stage.kind in _LIGHT:
+    if child.stage.kind in _LIGHT and not _asks_the_base_model(child):
         return 1
     if child.stage.kind is StageKind.EXPERT:
         return max(1, total // max(1, min(experts, total)))
     return total
+
+
+def _asks_the_base_model(child: JobChild) -> bool:
+    """Return whether keywords are written by the base model, in this very process."""
+    given = child.stage.parameters
+    teacher = given.teacher if isinstance(given, KeywordsParameters) else None
+    return teacher is not None and teacher.type == "Self"
