@@ -132,6 +132,7 @@ def test_a_job_is_safe_and_ends_as_the_protocol_says(every_child: list[Child]) -
     assert spec["activeDeadlineSeconds"] == 3600
     assert body["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
     assert {"name": "OMP_NUM_THREADS", "value": "1"} in container["env"]
+    assert {"name": "OMP_WAIT_POLICY", "value": "PASSIVE"} in container["env"]
     assert container["envFrom"] == [{"secretRef": {"name": "store"}}]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
 

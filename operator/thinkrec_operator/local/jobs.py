@@ -23,6 +23,7 @@ from thinkrec_crds.conditions import Reason
 from thinkrec_operator.children import STAGE_FILE
 from thinkrec_operator.local import processes, retry
 from thinkrec_operator.local.budget import Start, to_start
+from thinkrec_operator.local.environment import computing
 from thinkrec_operator.local.progress import last_line, last_progress
 from thinkrec_operator.local.records import JobRecord
 from thinkrec_operator.local.state import State, write_text
@@ -212,13 +213,8 @@ class JobRunner:
         self._keep(begun.model_copy(update={"process": processes.record_of(process.pid)}))
 
     def _environment(self, folder: Path, cpus: int) -> dict[str, str]:
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "POLARS_MAX_THREADS"), str(cpus))
         return {
-            **self._options.environment,
-            **threads,
-            "PYTHONSAFEPATH": "1",
-            "PYTHONUNBUFFERED": "1",
-            "TOKENIZERS_PARALLELISM": "false",
+            **computing(self._options.environment, cpus),
             "THINKREC_TERMINATION_PATH": str(folder / "termination.json"),
         }
 

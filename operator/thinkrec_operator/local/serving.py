@@ -17,6 +17,7 @@ import httpx
 from thinkrec_crds.conditions import Reason
 from thinkrec_operator.children import serving_settings
 from thinkrec_operator.local import processes
+from thinkrec_operator.local.environment import computing, without_secrets
 from thinkrec_operator.local.progress import last_line
 from thinkrec_operator.local.records import ServingRecord
 from thinkrec_operator.local.state import State
@@ -152,7 +153,6 @@ class LocalServing:
 
     def _start(self, child: DeploymentChild, now: datetime) -> None:
         port = self._options.port or _free_port()
-        threads = str(self._options.cpus)
         process = processes.start(
             [
                 *self._options.command,
@@ -163,13 +163,9 @@ class LocalServing:
             ],
             folder=self._options.folder,
             environment={
-                **self._options.environment,
+                **computing(without_secrets(self._options.environment), self._options.cpus),
                 **dict(serving_settings(child.serving)),
-                "OMP_NUM_THREADS": threads,
-                "THINKREC_THREADS": threads,
-                "PYTHONSAFEPATH": "1",
-                "PYTHONUNBUFFERED": "1",
-                "TOKENIZERS_PARALLELISM": "false",
+                "THINKREC_THREADS": str(self._options.cpus),
             },
             output=self.log,
             errors=self.log,

@@ -134,7 +134,7 @@ def _triton(child: DeploymentChild) -> Manifest:
     threads = cpu_threads(child.serving.resources)
     values = {"HOME": "/scratch", "TMPDIR": "/scratch"}
     if threads is not None:
-        values["OMP_NUM_THREADS"] = values["THINKREC_THREADS"] = str(threads)
+        values |= {**common.openmp(threads), "THINKREC_THREADS": str(threads)}
     options = [
         *("--bundle", BUNDLE_FOLDER),
         *("--base-model", BASE_MODEL_FOLDER),

@@ -121,7 +121,7 @@ def _container(child: JobChild) -> Manifest:
     threads = cpu_threads(settings.resources)
     values = {"HOME": "/scratch", "TMPDIR": "/scratch", "THINKREC_TERMINATION_PATH": TERMINATION_PATH}
     if threads is not None:
-        values["OMP_NUM_THREADS"] = str(threads)
+        values |= common.openmp(threads)
     return common.without_empty(
         {
             "name": CONTAINER,
