@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sys
+import urllib.parse
 
 MASK = "***"
 _SECRET_NAME = re.compile(r"(SECRET|TOKEN|PASSWORD|API_KEY|ACCESS_KEY)", re.IGNORECASE)
@@ -17,10 +18,16 @@ _SHORTEST_SECRET = 6
 
 
 def secret_values(environment: dict[str, str] | None = None) -> tuple[str, ...]:
-    """Return the values of variables whose name says that they are secret, longest first."""
+    """Return the values of variables whose name says that they are secret, in every form of writing, longest first."""
     found = os.environ if environment is None else environment
     values = {v for k, v in found.items() if _SECRET_NAME.search(k) and len(v) >= _SHORTEST_SECRET}
-    return tuple(sorted(values, key=len, reverse=True))
+    return tuple(sorted((form for value in values for form in _forms(value)), key=lambda form: (-len(form), form)))
+
+
+def _forms(secret: str) -> set[str]:
+    """Return a value as it is, and as JSON, `repr` and an address write it: quotes and backslashes differ there."""
+    as_json = {json.dumps(secret, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
+    return {secret, repr(secret)[1:-1], urllib.parse.quote(secret, safe=""), *as_json}
 
 
 def masked(text: str, secrets: tuple[str, ...]) -> str:
@@ -31,7 +38,10 @@ def masked(text: str, secrets: tuple[str, ...]) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per record: time, level, logger, message, traceback."""
+    """One JSON object per record: time, level, logger, message, traceback.
+
+    The texts are masked before they become JSON, which would write a quote or a backslash in a secret differently.
+    """
 
     def __init__(self, secrets: tuple[str, ...]) -> None:
         super().__init__()
@@ -43,11 +53,11 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": masked(record.getMessage(), self._secrets),
         }
         if record.exc_info:
-            body["traceback"] = self.formatException(record.exc_info)
-        return masked(json.dumps(body, ensure_ascii=False), self._secrets)
+            body["traceback"] = masked(self.formatException(record.exc_info), self._secrets)
+        return json.dumps(body, ensure_ascii=False)
 
 
 def configure_logs(level: int = logging.INFO) -> None:

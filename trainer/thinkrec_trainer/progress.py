@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Progress of a stage as JSON lines on standard output: at most one a second, and always the last one."""
+"""Progress of a stage as JSON lines on standard output: at most one a second, and always the last one.
+
+Messages are masked as logs are: a source's address may hold a credential.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import TextIO
 
 from thinkrec_crds.artifact import Progress
 from thinkrec_crds.stage_kinds import StageKind
+from thinkrec_trainer.logs import masked, secret_values
 
 INTERVAL_SECONDS = 1.0
 
@@ -27,6 +31,7 @@ class ProgressLines:
     key: str
     stream: TextIO = field(default_factory=lambda: sys.stdout)
     clock: Callable[[], float] = time.monotonic
+    secrets: tuple[str, ...] = field(default_factory=secret_values)
     _first: tuple[float, int] | None = None
     _written: float = -math.inf
     _held: Progress | None = None
@@ -42,7 +47,7 @@ class ProgressLines:
             step=step,
             total=total,
             eta_seconds=self._eta(now, step, total),
-            message=message,
+            message=masked(message, self.secrets),
             metrics=dict(metrics or {}),
         )
         if now - self._written >= INTERVAL_SECONDS:

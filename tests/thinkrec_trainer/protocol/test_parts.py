@@ -6,8 +6,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -216,3 +218,31 @@ def test_logs_are_json_and_hide_secrets() -> None:
     assert "\n" not in line
     assert json.loads(line)["message"] == "key ***\nis wrong"
     assert json.loads(line)["level"] == "warning"
+
+
+@pytest.mark.parametrize("secret", ['pass"word', "back\\slash", "new\nline-x", "pässwörd", "sl/ash+sign"])
+def test_secrets_are_found_however_they_are_written(secret: str) -> None:
+    secrets = secret_values({"S3_PASSWORD": secret})
+    record = logging.LogRecord("x", logging.INFO, "f", 1, "%s %r s3://u:%s@h %s", written(secret), None)
+    body = json.loads(JsonFormatter(secrets).format(record))
+    assert body["message"] == "*** '***' s3://u:***@h \"***\""
+
+
+def written(secret: str) -> tuple[str, ...]:
+    return (secret, secret, quote(secret, safe=""), json.dumps(secret))
+
+
+def test_a_secret_in_a_traceback_is_hidden() -> None:
+    try:
+        raise KeyError('pass"word\\')
+    except KeyError:
+        record = logging.LogRecord("x", logging.ERROR, "f", 1, "failed", (), sys.exc_info())
+    body = json.loads(JsonFormatter(secret_values({"TOKEN": 'pass"word\\'})).format(record))
+    assert body["traceback"].splitlines()[-1] == "KeyError: '***'"
+
+
+def test_progress_messages_hide_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_AWS_SECRET_ACCESS_KEY", 'pass"word')
+    stream = io.StringIO()
+    ProgressLines(StageKind.DATASET, "0" * 40, stream=stream).update(1, 2, 's3://u:pass"word@host is here')
+    assert json.loads(stream.getvalue())["message"] == "s3://u:***@host is here"
