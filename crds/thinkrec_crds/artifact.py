@@ -23,6 +23,11 @@ class ExitCode(ExplainedCode):
     """How a stage process ends; the Job's podFailurePolicy and the local driver read it."""
 
     DONE = 0, "The artifact is published, or it was there already."
+    USAGE = (
+        2,
+        "The stage's command line was refused: the image is of another version, or does not take these arguments.",
+        "Correct `spec.training.image` and `spec.training.args`; the operator's own image takes no arguments.",
+    )
     BAD_INPUT = (
         64,
         "The input cannot work, whatever is retried: the stage fails at once.",

@@ -39,7 +39,8 @@ class Collaborative(ApiType):
     )
     epochs: Int32 = Field(default=50, ge=1, le=10_000, description="Passes over the training split, at most.")
     checkpoint_uri: DataUri | None = Field(
-        default=None, description="Your own trained encoder of this type; it is then not trained here."
+        default=None,
+        description="Your own vectors of any encoder, safetensors in the dataset's row order; then none is trained.",
     )
 
     @property
@@ -80,7 +81,9 @@ class Adapter(ApiType):
     warmup_steps: Int32 = Field(
         default=200, ge=0, le=_MAX_STEPS, description="Optimizer steps of linear warm-up before the cosine."
     )
-    trace_share: Fraction = Field(default="0.2", description="Share of samples that carry a reasoning trace, 0 to 1.")
+    trace_share: Fraction = Field(
+        default="0.2", description="Share of optimizer steps that train on reasoning traces, 0 to 1."
+    )
     history_block: Int32 = Field(
         default=16,
         ge=1,

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from thinkrec_crds.fields import (
+    ATOMIC,
     BY_METRIC,
     BY_NAME,
     INT32_MAX,
@@ -18,11 +19,14 @@ from thinkrec_crds.fields import (
     HttpUrl,
     ImageName,
     Int32,
+    LabelMap,
     LabelName,
     MetricName,
+    ObjectName,
     Resources,
     SecretReference,
     ShortText,
+    Toleration,
 )
 from thinkrec_crds.rules import ApiType, Rule, at_least_one, not_above, not_both
 
@@ -142,6 +146,15 @@ class Serving(ApiType):
     )
     autoscaling: Autoscaling | None = Field(default=None, description="Let load choose the number of replicas.")
     resources: Resources = Field(default=Resources(), description="Compute resources of each Triton pod.")
+    service_account_name: ObjectName | None = Field(
+        default=None,
+        description="ServiceAccount of the pods, with which bundle and base model are fetched;"
+        " unset takes `training.serviceAccountName`.",
+    )
+    node_selector: LabelMap = Field(default={}, description="Labels a node must have.")
+    tolerations: Annotated[tuple[Toleration, ...], ATOMIC] = Field(
+        default=(), max_length=16, description="Taints the pods tolerate."
+    )
     fusion: FusionMethod = Field(
         default="Exact",
         description="Exact is the weighted sum of the experts' updates; PeftLinear reproduces published numbers only.",

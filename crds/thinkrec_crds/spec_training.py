@@ -88,7 +88,9 @@ class Training(ApiType):
         default=None, description="Container image that speaks the stage protocol; unset uses the operator's own."
     )
     args: Annotated[tuple[LongText, ...], ATOMIC] = Field(
-        default=(), max_length=64, description="Arguments added to the container's command."
+        default=(),
+        max_length=64,
+        description="Arguments added to the command of your own `image`; the operator's own image takes none.",
     )
     resources: Resources = Field(default=Resources(), description="Compute resources of each training pod.")
     nodes: Int32 = Field(default=1, ge=1, le=1024, description="Pods that train together under torchrun.")
@@ -112,7 +114,8 @@ class Training(ApiType):
     )
     service_account_name: ObjectName | None = Field(
         default=None,
-        description="ServiceAccount of the pods, for workload identity; unset uses the namespace's default.",
+        description="ServiceAccount of the pods, serving pods too unless `serving.serviceAccountName` names another;"
+        " unset uses the namespace's default.",
     )
     priority_class_name: ObjectName | None = Field(default=None, description="PriorityClass of the pods.")
     queue_name: LabelName | None = Field(

@@ -91,7 +91,10 @@ class CollaborativeParameters(Contract):
     epochs: int = 30
     learning_rate: float = 1e-3
     checkpoint_uri: str | None = None
-    """The user's own safetensors with `user_vectors` and `item_vectors`; then nothing is trained."""
+    """The user's own safetensors with `user_vectors` and `item_vectors`; then nothing is trained.
+
+    Rows are in the dataset's order of users and of items.
+    """
 
 
 class TeacherParameters(Contract):

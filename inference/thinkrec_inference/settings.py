@@ -24,7 +24,7 @@ class GatewaySettings(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     bundle_dir: Path = Field(description="Folder of the bundle that the engine serves.")
-    events_dir: Path = Field(description="Folder for the feedback segments; must survive a restart.")
+    events_dir: Path = Field(description="Folder for the feedback segments, which last as long as it does.")
     triton_grpc: str = Field(default="127.0.0.1:8001", pattern=r"^[^/\s]+:\d+$", description="host:port of Triton.")
     gateway_host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 in a container.")
     gateway_port: int = Field(default=8080, ge=0, le=65_535, description="TCP port; 0 takes a free one.")

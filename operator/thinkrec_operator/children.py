@@ -93,10 +93,11 @@ def pod_settings(observed: Observed, kind: StageKind) -> PodSettings:
     """Return `spec.training` with the override of this stage laid over it."""
     training = observed.model.spec.training
     over = next((item for item in training.stages if item.name == kind.value), StageOverride(name=kind.value))
+    own_image = over.image or training.image
     limit, deadline = over.backoff_limit, over.active_deadline_seconds
     return PodSettings(
-        image=over.image or training.image or observed.settings.trainer_image,
-        args=training.args,
+        image=own_image or observed.settings.trainer_image,
+        args=training.args if own_image else (),
         resources=over.resources or training.resources,
         backoff_limit=training.backoff_limit if limit is None else limit,
         active_deadline_seconds=training.active_deadline_seconds if deadline is None else deadline,
@@ -144,10 +145,11 @@ def deployment_child(observed: Observed, target: RevisionRecord) -> DeploymentCh
     """Return the Deployment of a revision, with the digest of everything that makes its pods what they are."""
     spec, owner = observed.model.spec, owner_of(observed)
     image = spec.serving.image or observed.settings.inference_image
+    account = spec.serving.service_account_name or spec.training.service_account_name
     config_map = child_name(owner.name, "serving", content_hash(serving_settings(spec.serving))[:10])
     wish: dict[str, Any] = spec.serving.model_dump(mode="json", by_alias=True, exclude={"revision", "update_policy"})
     base = read.base_model(spec)
-    parts = [wish, target.bundle.digest, base.model_dump(mode="json"), image, config_map]
+    parts = [wish, target.bundle.digest, base.model_dump(mode="json"), image, config_map, account]
     return DeploymentChild(
         name=child_name(owner.name, "serving"),
         owner=owner,
@@ -159,6 +161,7 @@ def deployment_child(observed: Observed, target: RevisionRecord) -> DeploymentCh
         serving=spec.serving,
         image=image,
         fetch_image=spec.training.image or observed.settings.trainer_image,
+        service_account_name=account,
         config_map=config_map,
         secrets=_secrets(spec, StageKind.BUNDLE),
         spec_hash=content_hash(parts),

@@ -46,6 +46,7 @@ class PodSettings:
 
     image: str
     args: tuple[str, ...]
+    """Of the user's own image; ours takes none."""
     resources: Resources
     backoff_limit: int
     active_deadline_seconds: int | None
@@ -105,6 +106,8 @@ class DeploymentChild:
     serving: Serving
     image: str
     fetch_image: str
+    service_account_name: str | None
+    """Also the identity with which bundle and base model are fetched."""
     config_map: str
     secrets: tuple[SecretEnvironment, ...]
     spec_hash: str

@@ -20,6 +20,9 @@ from thinkrec_operator.graph import Comparator, Graph, Stage, build_graph
 from thinkrec_operator.names import job_name
 from thinkrec_operator.observed import JobObservation, JobState, Observed
 
+FINAL_EXIT_CODES = (ExitCode.USAGE, ExitCode.BAD_INPUT)
+"""After these no retry can help: the Job ends at once."""
+
 Results = Mapping[str, TerminationMessage]
 
 
@@ -171,6 +174,8 @@ def failure_of(stage: Stage, job: JobObservation) -> tuple[str, str]:
     if job.exit_code == ExitCode.BAD_INPUT:
         usual = Reason.DATASET_INVALID if stage.kind is StageKind.DATASET else Reason.INVALID_SPEC
         return (told.reason if told and told.reason else usual.value), message
+    if job.exit_code == ExitCode.USAGE:
+        return Reason.INVALID_SPEC.value, f"{ExitCode.USAGE.meaning} {message} {ExitCode.USAGE.remedy}"
     if job.state is JobState.SUCCEEDED:
         return Reason.TRAINING_FAILED.value, (
             f"Job {job.name} succeeded but left no termination message with a digest; "

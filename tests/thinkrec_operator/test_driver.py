@@ -185,6 +185,12 @@ def test_bad_input_is_not_tried_again_until_someone_runs_it_again(bench: Bench) 
     assert bench.drive() is Outcome.DONE
 
 
+def test_a_refused_command_line_is_not_tried_again(bench: Bench) -> None:
+    bench.order("dataset", "exit 2")
+    assert bench.drive() is Outcome.BAD_INPUT
+    assert bench.starts() == Counter({"dataset": 1})
+
+
 def test_used_up_retries_fail_the_run_and_only_that_expert_runs_again(bench: Bench) -> None:
     bench.edit(training={"backoffLimit": 1})
     bench.order("expert-1", "exit 1")

@@ -61,7 +61,12 @@ FULL: dict[str, Any] = {
         },
     },
     "artifacts": {"secretRef": {"name": "store"}, "endpoint": "http://s3.example:8333", "region": "eu"},
-    "serving": {"resources": {"limits": {"cpu": 4}}, "replicas": 2},
+    "serving": {
+        "resources": {"requests": {"cpu": 2}, "limits": {"cpu": 4, "memory": "8Gi", "nvidia.com/gpu": 1}},
+        "replicas": 2,
+        "nodeSelector": {"gpu": "small"},
+        "tolerations": [{"key": "gpu", "operator": "Exists"}],
+    },
 }
 
 
@@ -126,7 +131,7 @@ def test_a_job_is_safe_and_ends_as_the_protocol_says(every_child: list[Child]) -
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert container["securityContext"]["allowPrivilegeEscalation"] is False
-    assert spec["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [64]
+    assert spec["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [2, 64]
     assert spec["podFailurePolicy"]["rules"][0]["action"] == "FailJob"
     assert [rule["action"] for rule in spec["podFailurePolicy"]["rules"][1:]] == ["Ignore", "Ignore"]
     assert spec["activeDeadlineSeconds"] == 3600
@@ -166,6 +171,36 @@ def test_a_config_maps_name_follows_its_content() -> None:
 def test_autoscaling_leaves_the_number_of_replicas_to_the_autoscaler() -> None:
     body = one(children_of({"serving": {"autoscaling": {"maxReplicas": 3}}}), DeploymentChild)
     assert "replicas" not in body["spec"]
+
+
+def test_serving_pods_stand_where_they_are_told_and_fetch_with_an_identity(every_child: list[Child]) -> None:
+    pod = one(every_child, DeploymentChild)["spec"]["template"]["spec"]
+    assert pod["serviceAccountName"] == "trainer"
+    assert pod["nodeSelector"] == {"gpu": "small"}
+    assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
+    other = one(children_of({**FULL, "serving": {"serviceAccountName": "server"}}), DeploymentChild)
+    assert other["spec"]["template"]["spec"]["serviceAccountName"] == "server"
+    assert "serviceAccountName" not in one(children_of({}), DeploymentChild)["spec"]["template"]["spec"]
+
+
+def test_fetching_uses_what_the_pod_may_use_but_no_device(every_child: list[Child]) -> None:
+    pod = one(every_child, DeploymentChild)["spec"]["template"]["spec"]
+    expected = {"requests": {"cpu": "2"}, "limits": {"cpu": "4", "memory": "8Gi"}}
+    assert [container["resources"] for container in pod["initContainers"]] == [expected, expected]
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+
+
+def test_arguments_reach_only_an_image_of_the_users_own(every_child: list[Child]) -> None:
+    own = one(every_child, JobChild)["spec"]["template"]["spec"]["containers"][0]
+    assert (own["image"], own["args"]) == ("registry.example/trainer:1", ["--verbose"])
+    ours = one(children_of({"training": {"args": ["--verbose"]}}), JobChild)["spec"]["template"]["spec"]["containers"][
+        0
+    ]
+    assert "args" not in ours
+    stages = [{"name": "gate", "image": "registry.example/gate:1"}]
+    mixed = children_of({"training": {"args": ["--verbose"], "stages": stages}})
+    given = {c.title: c.settings.args for c in mixed if isinstance(c, JobChild)}
+    assert given == {**dict.fromkeys(given, ()), "gate": ("--verbose",)}
 
 
 def test_a_rolling_update_loses_no_replica(every_child: list[Child]) -> None:

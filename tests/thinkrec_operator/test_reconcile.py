@@ -214,6 +214,13 @@ class TestFailure:
         world.step()
         assert condition(world, "Stalled") == ("True", "InvalidSpec")
 
+    def test_a_command_line_that_was_refused_is_an_invalid_spec(self) -> None:
+        world = World()
+        world.fail(run_until(world, "adapter"), exit_code=2, error="")
+        world.step()
+        assert condition(world, "Stalled") == ("True", "InvalidSpec")
+        assert "`spec.training.image` and `spec.training.args`" in world.status.condition("Stalled").message  # type: ignore[union-attr]
+
     def test_a_stage_may_name_its_own_reason(self) -> None:
         world = World()
         world.step()

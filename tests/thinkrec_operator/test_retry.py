@@ -41,8 +41,9 @@ def test_done_is_done() -> None:
     assert found.process is None
 
 
-def test_bad_input_is_final_at_once() -> None:
-    found = after(record(), AttemptEnd(64, told("no column")), POLICY, NOW)
+@pytest.mark.parametrize("code", [2, 64])
+def test_bad_input_and_wrong_usage_are_final_at_once(code: int) -> None:
+    found = after(record(), AttemptEnd(code, told("no column")), POLICY, NOW)
     assert found.state is JobState.FAILED
     assert found.message == "no column"
     assert found.failures == 0

@@ -203,7 +203,7 @@ class JobRunner:
         )
         self._keep(begun)  # before the process exists: an attempt is never uncounted
         process = processes.start(
-            [*self._options.command, str(folder / STAGE_FILE), *child.settings.args],
+            [*self._options.command, str(folder / STAGE_FILE)],
             folder=self._options.folder,
             environment=self._environment(folder, start.cpus),
             output=folder / "progress.jsonl",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the end of one attempt means for its Job. Pure; the same rules as the Job manifest gives to Kubernetes.
 
-64 ends the Job. 143 (or a process stopped by SIGTERM) is an interruption: it costs no retry. Anything else, 75
+2 and 64 end the Job. 143 (or a process stopped by SIGTERM) is an interruption: it costs no retry. Anything else, 75
 included, counts against the back-off limit and waits: base, 2 base, 4 base, … up to six minutes.
 """
 
@@ -15,6 +15,7 @@ from thinkrec_crds.artifact import ExitCode, TerminationMessage
 from thinkrec_crds.conditions import Reason
 from thinkrec_operator.local.records import JobRecord
 from thinkrec_operator.observed import JobState
+from thinkrec_operator.work import FINAL_EXIT_CODES
 
 MAX_WAIT_SECONDS = 360.0
 """The Job controller's own cap."""
@@ -59,7 +60,7 @@ def after(record: JobRecord, end: AttemptEnd, policy: RetryPolicy, now: datetime
     )
     if end.exit_code == ExitCode.DONE:
         return _closed(seen, JobState.SUCCEEDED, None, now)
-    if end.exit_code == ExitCode.BAD_INPUT:
+    if end.exit_code in FINAL_EXIT_CODES:
         return _closed(seen, JobState.FAILED, None, now)
     if end.reason == Reason.DEADLINE_EXCEEDED:
         return _closed(seen, JobState.FAILED, end.reason, now)

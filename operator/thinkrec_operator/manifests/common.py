@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from thinkrec_crds import group
-from thinkrec_crds.fields import Resources
+from thinkrec_crds.fields import Resources, Toleration
 from thinkrec_operator.names import label_value
 from thinkrec_operator.plan import Owner, SecretEnvironment
 
@@ -98,6 +98,25 @@ def resources(value: Resources) -> Manifest:
     """Return compute resources; quantities are text, as the API's own types have them."""
     both = {"requests": value.requests, "limits": value.limits}
     return without_empty({name: {unit: str(text) for unit, text in given.items()} for name, given in both.items()})
+
+
+_SHARED_IN_TURN = ("cpu", "memory", "ephemeral-storage")
+
+
+def preparing_resources(value: Resources) -> Manifest:
+    """Return what an init container may use: the pod's own CPU, memory and disk, which are free until it is done.
+
+    A pod counts the larger of the two, so this costs nothing; without it a namespace with a quota refuses the pod.
+    Devices are left to the container that computes.
+    """
+    both = {"requests": value.requests, "limits": value.limits}
+    kept = {name: {unit: given[unit] for unit in _SHARED_IN_TURN if unit in given} for name, given in both.items()}
+    return resources(Resources(**kept))
+
+
+def tolerations(values: Iterable[Toleration]) -> list[Manifest]:
+    """Return the taints that pods tolerate."""
+    return [value.model_dump(mode="json", by_alias=True, exclude_none=True) for value in values]
 
 
 def without_empty(value: Manifest) -> Manifest:

@@ -76,18 +76,22 @@ def deployment(child: DeploymentChild) -> Manifest:
 
 
 def _pod(child: DeploymentChild) -> Manifest:
-    return {
+    pod: Manifest = {
         "automountServiceAccountToken": False,
+        "serviceAccountName": child.service_account_name,
+        "nodeSelector": dict(child.serving.node_selector),
+        "tolerations": common.tolerations(child.serving.tolerations),
         "securityContext": common.pod_security(),
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "initContainers": [_fetch_bundle(child), _fetch_base_model(child)],
         "containers": [_triton(child)],
         "volumes": [
             {"name": "models", "emptyDir": {}},
-            {"name": "scratch", "emptyDir": {}},
+            {"name": "scratch", "emptyDir": {}},  # feedback events too: they outlive a container, but not the pod
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
         ],
     }
+    return common.without_empty(pod)
 
 
 def _fetch_bundle(child: DeploymentChild) -> Manifest:
@@ -114,6 +118,7 @@ def _fetch(child: DeploymentChild, name: str, uri: str, folder: str, more: tuple
             "command": ["python", "-m", "thinkrec_trainer", "fetch", uri, "--to", folder, *options],
             "env": common.environment({"HOME": "/scratch", "TMPDIR": "/scratch"}),
             "envFrom": common.secret_environment(child.secrets),
+            "resources": common.preparing_resources(child.serving.resources),
             "securityContext": common.container_security(),
             "volumeMounts": [
                 {"name": "models", "mountPath": MODELS},

@@ -15,6 +15,7 @@ from thinkrec_operator.manifests import common
 from thinkrec_operator.manifests.common import Manifest
 from thinkrec_operator.manifests.quantities import cpu_threads
 from thinkrec_operator.plan import ConfigMapChild, JobChild
+from thinkrec_operator.work import FINAL_EXIT_CODES
 
 STAGE_FOLDER = "/etc/thinkrec"
 CONTAINER = "stage"
@@ -73,16 +74,16 @@ def _labels(child: JobChild) -> dict[str, str]:
 
 
 def _failure_policy() -> Manifest:
-    """Return what a Pod's end means: 64 ends the Job; disruptions and a stop after a checkpoint cost no retry."""
+    """Return what a Pod's end means: 2 and 64 end the Job; disruptions and a stop after a checkpoint cost no retry."""
 
-    def on_exit(action: str, code: ExitCode) -> Manifest:
-        codes = {"containerName": CONTAINER, "operator": "In", "values": [code.value]}
+    def on_exit(action: str, *values: ExitCode) -> Manifest:
+        codes = {"containerName": CONTAINER, "operator": "In", "values": [code.value for code in values]}
         return {"action": action, "onExitCodes": codes}
 
     disrupted = {"type": "DisruptionTarget", "status": "True"}
     return {
         "rules": [
-            on_exit("FailJob", ExitCode.BAD_INPUT),
+            on_exit("FailJob", *FINAL_EXIT_CODES),
             {"action": "Ignore", "onPodConditions": [disrupted]},
             on_exit("Ignore", ExitCode.INTERRUPTED),
         ]
@@ -104,7 +105,7 @@ def _template(child: JobChild, extra: dict[str, str]) -> Manifest:
         "serviceAccountName": settings.service_account_name,
         "priorityClassName": settings.priority_class_name,
         "nodeSelector": dict(settings.node_selector),
-        "tolerations": [t.model_dump(mode="json", by_alias=True, exclude_none=True) for t in settings.tolerations],
+        "tolerations": common.tolerations(settings.tolerations),
     }
     template: Manifest = {
         "metadata": {"labels": common.labels(child.owner, "training", extra)},
