@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Outside sources: ratings, item files, base models, CF checkpoints. Local paths are used in place, the rest is cached.
 
-The cache is `THINKREC_CACHE`, else `~/.cache/thinkrec`. `hf://` takes weights (safetensors), JSON and tokenizer files
-only: no code and no pickles ever reach the disk. Credentials: SOURCE_AWS_… and SOURCE_HF_TOKEN, else the plain names.
+The cache is the engine's (`THINKREC_CACHE`, else `~/.cache/thinkrec`). `hf://` takes weights (safetensors), JSON and
+tokenizer files only: no code and no pickles ever reach the disk. Credentials: SOURCE_AWS_… and SOURCE_HF_TOKEN, else
+the plain names.
 """
 
 from __future__ import annotations
@@ -15,22 +16,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from thinkrec_crds.stages import SOURCE_PREFIX, BaseModelRef, StoreOptions
+from thinkrec_inference.engine.digests import cache_folder as cache_folder  # the trainer's modules take it from here
 from thinkrec_trainer.errors import BadInput, Temporary
 from thinkrec_trainer.store import Blob, Blobs, open_blobs, parent
-from thinkrec_trainer.store.artifacts import fetch_blobs, file_sha256
+from thinkrec_trainer.store.artifacts import fetch_blobs, sha256_of
 from thinkrec_trainer.store.location import FileLocation, parse_location
 
-CACHE_VARIABLE = "THINKREC_CACHE"
 HUB_PATTERNS = ("*.safetensors", "*.json", "tokenizer.model", "*.jinja", "merges.txt", "vocab.txt")
 _HUB_URI = re.compile(r"^hf://(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?$")
-
-
-def cache_folder() -> Path:
-    """Return the per-user cache, made when missing."""
-    configured = os.environ.get(CACHE_VARIABLE)
-    folder = Path(configured).expanduser() if configured else Path.home() / ".cache" / "thinkrec"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def fetch_source(uri: str, options: StoreOptions | None = None, cache: Path | None = None) -> Path:
@@ -51,10 +44,10 @@ def source_fetcher(options: StoreOptions) -> Callable[[str], Path]:
 def source_digest(path: Path) -> str:
     """Return `sha256:<hex>` of a file's bytes, or of the sorted (name, sha256) list of a folder's visible files."""
     if path.is_file():
-        return f"sha256:{file_sha256(path)}"
+        return f"sha256:{sha256_of(path)}"
     digest = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{file_sha256(file)}\n".encode())
+        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n".encode())
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ import pytest
 from support.stages import make_spec
 from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_crds.stages import BaseModelRef, CheckpointOptions, KeywordsParameters, StoreOptions
+from thinkrec_inference.engine import digests
+from thinkrec_trainer import fetch
 from thinkrec_trainer.checkpoint import Checkpoints, open_checkpoints
 from thinkrec_trainer.delivery import deliver
 from thinkrec_trainer.errors import BadInput, Interrupted
@@ -246,3 +249,21 @@ def test_progress_messages_hide_secrets(monkeypatch: pytest.MonkeyPatch) -> None
     stream = io.StringIO()
     ProgressLines(StageKind.DATASET, "0" * 40, stream=stream).update(1, 2, 's3://u:pass"word@host is here')
     assert json.loads(stream.getvalue())["message"] == "s3://u:***@host is here"
+
+
+def test_trainer_and_engine_share_one_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A home given as ~ is the user's own in both."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("THINKREC_CACHE", "~/shelf")
+    assert fetch.cache_folder() == digests.cache_folder() == tmp_path / "shelf"
+    monkeypatch.setenv("THINKREC_CACHE", "")
+    assert fetch.cache_folder() == tmp_path / ".cache" / "thinkrec"
+
+
+def test_a_digest_is_of_the_bytes_and_not_of_the_time_stamp(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("one")
+    before, stat = source_digest(path), path.stat()
+    path.write_text("two")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert source_digest(path) != before

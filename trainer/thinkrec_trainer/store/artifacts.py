@@ -18,8 +18,6 @@ from thinkrec_trainer.context import LocalArtifact
 from thinkrec_trainer.errors import BadInput, Corrupt, Temporary
 from thinkrec_trainer.store.blobs import Blobs, safe_name
 
-CHUNK_BYTES = 1 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class Published:
@@ -32,13 +30,13 @@ class Published:
     """False when another writer's manifest was there first."""
 
 
-def file_sha256(path: Path) -> str:
-    """Return the hex sha256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while chunk := handle.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+def sha256_of(path: Path) -> str:
+    """Return the hex sha256 of a file's bytes as they are now.
+
+    Not the engine's `file_sha256`, which remembers: what was damaged on the disk must not pass by its time stamp.
+    """
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def describe_files(folder: Path, blobs: Blobs) -> tuple[FileEntry, ...]:
@@ -114,7 +112,7 @@ def verify(folder: Path, entries: Sequence[FileEntry]) -> None:
         size = path.stat().st_size
         if size != entry.size:
             raise Corrupt(f"{path} has {size} bytes, the manifest says {entry.size}: the copy is damaged")
-        if (found := file_sha256(path)) != entry.sha256:
+        if (found := sha256_of(path)) != entry.sha256:
             raise Corrupt(f"{path} has sha256 {found}, the manifest says {entry.sha256}: the copy is damaged")
 
 
@@ -136,7 +134,7 @@ def fetch_blobs(blobs: Blobs, names: Sequence[str], target: Path) -> None:
 
 
 def _describe(path: Path, name: str, blobs: Blobs) -> FileEntry:
-    sha256 = file_sha256(path)
+    sha256 = sha256_of(path)
     return FileEntry(path=name, sha256=sha256, size=path.stat().st_size, object=blobs.object_name(name, sha256))
 
 
