@@ -69,7 +69,15 @@ def test_grounding_allows_history_and_candidate_only() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("a b c d e", 0.0), ("a b", 0.0), ("", 0.0), ("a a a a a", 2 / 3), ("x y z x y z", 1 / 4)],
+    [
+        ("a b c d e", 0.0),
+        ("a b", 0.0),
+        ("", 0.0),
+        ("a a a a a", 2 / 3),
+        ("x y z x y z", 1 / 4),
+        ("X, y. z! x y z", 1 / 4),
+        ("a b a b a", 1 / 3),
+    ],
 )
 def test_repetition(text: str, expected: float) -> None:
     assert repetition(text) == pytest.approx(expected)

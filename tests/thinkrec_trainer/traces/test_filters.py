@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from thinkrec_crds.prompt import ItemText
-from thinkrec_trainer.traces.filters import Answer, Limits, Why, mentions, read_answer, rejection, repetition
+from thinkrec_trainer.traces.filters import Answer, Limits, Why, mentions, read_answer, rejection
 from thinkrec_trainer.traces.hints import HINTS, echoes_instructions, hint, leaks_label, tells_outcome
 
 GOOD = "The user enjoys light comedies and this is one of them."
@@ -103,9 +103,3 @@ def test_one_word_titles_are_matched_with_their_capitals() -> None:
 def test_a_title_of_nothing_but_a_year_is_no_title() -> None:
     """An empty pattern would match everywhere."""
     assert not mentions("Anything", ["(1995)", ""])
-
-
-def test_repetition_by_hand() -> None:
-    """a b a b a has the three-word sequences aba, bab, aba: one of three is repeated."""
-    assert repetition("a b a b a") == pytest.approx(1 / 3)
-    assert repetition("too short") == 0.0

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from thinkrec_trainer.metrics.repetition import repetition
 from thinkrec_trainer.traces.hints import echoes_instructions, leaks_label, tells_outcome
 
 LEAST_WORDS = 4
@@ -16,7 +17,6 @@ _EMPTY = """the a an user they this it item does do not no yes would will like l
 prefers avoid avoids dislike dislikes hate hates care for so because"""
 EMPTY_WORDS = frozenset(re.findall(r"\w+", _EMPTY))
 """What is left of "The user does not like <title>" without the title: it restates the answer and explains nothing."""
-REPETITION_GRAM = 3
 MOST_REPETITION = 0.3
 """Share of three-word sequences that occurred before in the same reason; fluent text stays below a tenth."""
 SHORT_TITLE_WORDS = 1
@@ -102,13 +102,6 @@ def explains(reason: str, title: str) -> bool:
     """Return whether anything but the answer itself and the target's title is said."""
     rest = re.sub(re.escape(title), " ", reason, flags=re.IGNORECASE)
     return not EMPTY_WORDS.issuperset(re.findall(r"\w+", rest.lower()))
-
-
-def repetition(text: str, gram: int = REPETITION_GRAM) -> float:
-    """Return the share of word sequences of length `gram` that occurred before in the text; 0 for short texts."""
-    words = re.findall(r"\w+", text.lower())
-    grams = [tuple(words[start : start + gram]) for start in range(len(words) - gram + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def mentions(text: str, titles: Iterable[str]) -> bool:
