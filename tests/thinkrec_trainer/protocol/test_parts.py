@@ -75,6 +75,15 @@ def test_damaged_and_unfinished_checkpoints_are_passed_over(open_store: OpenStor
     assert state(checkpoints.load()) == "whole"
 
 
+def test_a_checkpoint_that_lost_a_file_is_passed_over(open_store: OpenStore, tmp_path: Path) -> None:
+    blobs = open_store("c")
+    checkpoints = Checkpoints(blobs, tmp_path / "one", 300)
+    checkpoints.save(writer("whole"))
+    checkpoints.save(writer("robbed"))
+    blobs.delete([max(blob.name for blob in blobs.list() if blob.name.endswith("state.txt"))])
+    assert state(checkpoints.load()) == "whole"
+
+
 def test_discard_removes_everything(open_store: OpenStore, tmp_path: Path) -> None:
     checkpoints = Checkpoints(open_store("c"), tmp_path, 300)
     checkpoints.save(writer("a"))

@@ -163,6 +163,8 @@ def test_wrong_digest_of_the_manifest_is_refused(open_store: OpenStore, tmp_path
     publish_files(blobs, tmp_path / "out", a="alpha")
     with pytest.raises(Corrupt, match="expected sha256:ffff"):
         fetch_artifact(blobs, tmp_path / "cache", "sha256:" + "f" * 64)
+    with pytest.raises(Corrupt, match="made again since; run again"):
+        copy_artifact(blobs, tmp_path / "copy", "sha256:" + "f" * 64)
 
 
 @pytest.mark.parametrize(("damage", "message"), [(b"alphA", "sha256"), (b"alph", "4 bytes, the manifest says 5")])
@@ -172,8 +174,31 @@ def test_damaged_file_is_named(open_store: OpenStore, tmp_path: Path, damage: by
     stored = manifest.files[0].object or "a"
     (tmp_path / "damage").write_bytes(damage)
     blobs.upload(stored, tmp_path / "damage")
-    with pytest.raises(Corrupt, match=rf"/a has .*{message}"):
+    with pytest.raises(Corrupt, match=rf"/a has .*{message}") as caught:
         fetch_artifact(blobs, tmp_path / "cache")
+    assert str(caught.value).endswith(remedy(blobs))
+    with pytest.raises(Corrupt, match="is damaged"):
+        copy_artifact(blobs, tmp_path / "copy")
+
+
+def remedy(blobs: Blobs) -> str:
+    return f"; remove everything below {blobs.uri} and run again (thinkrec run): the stage is then made again"
+
+
+def test_a_file_that_is_gone_is_damage_and_the_remedy_helps(open_store: OpenStore, tmp_path: Path) -> None:
+    """Readers fail until someone does what the message says; then the same key is published again."""
+    blobs = open_store(f"dataset/{KEY}")
+    manifest = publish_files(blobs, tmp_path / "out", a="alpha", b="beta")
+    blobs.delete([manifest.files[1].object or "b"])
+    with pytest.raises(Corrupt, match="although the manifest names it") as fetched:
+        fetch_artifact(blobs, tmp_path / "cache")
+    with pytest.raises(Corrupt, match="although the manifest names it") as copied:
+        copy_artifact(blobs, tmp_path / "copy")
+    assert str(fetched.value).endswith(remedy(blobs))
+    assert str(copied.value).endswith(remedy(blobs))
+    blobs.delete([blob.name for blob in blobs.list()])
+    publish_files(blobs, tmp_path / "out", b="beta")
+    assert fetch_artifact(blobs, tmp_path / "cache").file("b").read_text() == "beta"
 
 
 def test_manifest_that_points_outside_is_refused(open_store: OpenStore, tmp_path: Path) -> None:
@@ -189,7 +214,7 @@ def test_manifest_that_points_outside_is_refused(open_store: OpenStore, tmp_path
 def test_manifest_of_another_version_is_corrupt(open_store: OpenStore, tmp_path: Path) -> None:
     blobs = open_store(f"dataset/{KEY}")
     blobs.create(MANIFEST_NAME, b'{"schemaVersion": 99}')
-    with pytest.raises(Corrupt, match="not a manifest of this version"):
+    with pytest.raises(Corrupt, match=r"not a manifest of this version.*If no newer thinkrec wrote it, remove"):
         read_manifest(blobs)
 
 

@@ -16,7 +16,7 @@ import pydantic
 from thinkrec_crds.artifact import MANIFEST_NAME, ArtifactManifest, FileEntry
 from thinkrec_trainer.context import LocalArtifact
 from thinkrec_trainer.errors import BadInput, Corrupt, Temporary
-from thinkrec_trainer.store.blobs import Blobs, safe_name
+from thinkrec_trainer.store.blobs import Blobs, MissingBlob, safe_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,8 @@ def read_manifest(blobs: Blobs) -> Published | None:
         manifest = ArtifactManifest.from_json(data)
     except pydantic.ValidationError as error:
         raise Corrupt(
-            f"{blobs.uri}/{MANIFEST_NAME} is not a manifest of this version: {error.errors()[0]['msg']}"
+            f"{blobs.uri}/{MANIFEST_NAME} is not a manifest of this version: {error.errors()[0]['msg']}. If no newer "
+            f"thinkrec wrote it, {_make_again(blobs.uri)}"
         ) from error
     for entry in manifest.files:
         safe_name(entry.path)
@@ -88,18 +89,21 @@ def fetch_artifact(blobs: Blobs, cache: Path, expected_digest: str | None = None
     published = _expected_manifest(blobs, expected_digest)
     entries = published.manifest.files
     if blobs.folder is not None and all(entry.object is None for entry in entries):
-        verify(blobs.folder, entries)
+        with _explaining_damage(blobs):
+            verify(blobs.folder, entries)
         return LocalArtifact(blobs.folder, published.manifest, published.digest)
     target = cache / published.digest.removeprefix("sha256:")
     if not _intact(target, entries):
-        download_files(blobs, entries, target)
+        with _explaining_damage(blobs):
+            download_files(blobs, entries, target)
     return LocalArtifact(target, published.manifest, published.digest)
 
 
 def copy_artifact(blobs: Blobs, target: Path, expected_digest: str | None = None) -> LocalArtifact:
     """Bring files and manifest into the folder `target`, verified; what was there is replaced as a whole."""
     published = _expected_manifest(blobs, expected_digest)
-    download_files(blobs, published.manifest.files, target, manifest=blobs.read(MANIFEST_NAME))
+    with _explaining_damage(blobs):
+        download_files(blobs, published.manifest.files, target, manifest=blobs.read(MANIFEST_NAME))
     return LocalArtifact(target, published.manifest, published.digest)
 
 
@@ -108,19 +112,22 @@ def verify(folder: Path, entries: Sequence[FileEntry]) -> None:
     for entry in entries:
         path = folder / safe_name(entry.path)
         if not path.is_file():
-            raise Corrupt(f"{path} is missing although the manifest names it: publish the artifact again")
+            raise Corrupt(f"{path} is missing although the manifest names it")
         size = path.stat().st_size
         if size != entry.size:
-            raise Corrupt(f"{path} has {size} bytes, the manifest says {entry.size}: the copy is damaged")
+            raise Corrupt(f"{path} has {size} bytes, the manifest says {entry.size}: it is damaged")
         if (found := sha256_of(path)) != entry.sha256:
-            raise Corrupt(f"{path} has sha256 {found}, the manifest says {entry.sha256}: the copy is damaged")
+            raise Corrupt(f"{path} has sha256 {found}, the manifest says {entry.sha256}: it is damaged")
 
 
 def download_files(blobs: Blobs, entries: Sequence[FileEntry], target: Path, manifest: bytes | None = None) -> None:
     """Download beside `target`, verify, then take its place: a half-fetched folder is never seen under that name."""
     with replacing_folder(target) as building:
         for entry in entries:
-            _download(blobs, entry.object or entry.path, building / safe_name(entry.path))
+            try:
+                _download(blobs, entry.object or entry.path, building / safe_name(entry.path))
+            except MissingBlob as error:
+                raise Corrupt(f"{error} although the manifest names it") from error
         verify(building, entries)
         if manifest is not None:
             (building / MANIFEST_NAME).write_bytes(manifest)
@@ -143,8 +150,25 @@ def _expected_manifest(blobs: Blobs, expected_digest: str | None) -> Published:
     if published is None:
         raise BadInput(f"nothing is published at {blobs.uri}: its {MANIFEST_NAME} does not exist")
     if expected_digest is not None and published.digest != expected_digest:
-        raise Corrupt(f"{blobs.uri}/{MANIFEST_NAME} has digest {published.digest}, expected {expected_digest}")
+        raise Corrupt(
+            f"{blobs.uri}/{MANIFEST_NAME} has digest {published.digest}, expected {expected_digest}: it was made again "
+            "since; run again (thinkrec run), so that its readers ask for the new one"
+        )
     return published
+
+
+def _make_again(uri: str) -> str:
+    """Return the remedy for a damaged artifact; nothing mends it in place: a published key is never written again."""
+    return f"remove everything below {uri} and run again (thinkrec run): the stage is then made again"
+
+
+@contextlib.contextmanager
+def _explaining_damage(blobs: Blobs) -> Iterator[None]:
+    """Add to what is damaged where it lies in the store and what to do."""
+    try:
+        yield
+    except Corrupt as error:
+        raise Corrupt(f"{error}; {_make_again(blobs.uri)}") from error
 
 
 def _intact(folder: Path, entries: Sequence[FileEntry]) -> bool:

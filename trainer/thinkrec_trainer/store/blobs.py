@@ -26,6 +26,10 @@ class Blob:
     """Changes whenever the content does (ETag, modification time); not comparable between stores."""
 
 
+class MissingBlob(BadInput):
+    """There is no blob of that name."""
+
+
 class Blobs(Protocol):
     """Named blobs below `uri`. A blob is either whole or absent, never half written.
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thinkrec_trainer.errors import BadInput, Temporary
-from thinkrec_trainer.store.blobs import Blob, safe_name
+from thinkrec_trainer.store.blobs import Blob, MissingBlob, safe_name
 
 TEMPORARY_PREFIX = ".thinkrec-tmp-"
 STALE_SECONDS = 24 * 3600.0
@@ -49,12 +49,12 @@ class FileBlobs:
             return None
 
     def download(self, name: str, to: Path) -> None:
-        """Copy the file; raise BadInput when there is none."""
+        """Copy the file; raise MissingBlob when there is none."""
         try:
             with _explained(self.root):
                 shutil.copyfile(self.root / safe_name(name), to)
         except FileNotFoundError as error:
-            raise BadInput(f"{self.uri}/{name} does not exist") from error
+            raise MissingBlob(f"{self.uri}/{name} does not exist") from error
 
     def upload(self, name: str, source: Path) -> None:
         """Copy a local file in, replacing what was there."""

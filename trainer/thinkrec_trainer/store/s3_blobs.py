@@ -27,7 +27,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 
 from thinkrec_crds.stages import StoreOptions
 from thinkrec_trainer.errors import BadInput, StageError, Temporary
-from thinkrec_trainer.store.blobs import Blob, safe_name
+from thinkrec_trainer.store.blobs import Blob, MissingBlob, safe_name
 from thinkrec_trainer.store.location import S3Location
 
 STALE_UPLOAD_HOURS = 24
@@ -80,13 +80,13 @@ class S3Blobs:
                 raise
 
     def download(self, name: str, to: Path) -> None:
-        """Fetch the object, in parts when it is large; raise BadInput when there is none."""
+        """Fetch the object, in parts when it is large; raise MissingBlob when there is none."""
         with self._explained():
             try:
                 self.client.download_file(self.location.bucket, self._key(name), str(to), Config=self._transfer())
             except ClientError as error:
                 if _code(error) in ("NoSuchKey", "404"):
-                    raise BadInput(f"{self.uri}/{name} does not exist") from error
+                    raise MissingBlob(f"{self.uri}/{name} does not exist") from error
                 raise
 
     def upload(self, name: str, source: Path) -> None:
