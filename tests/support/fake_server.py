@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A server process that answers /readyz as the gateway does: `fake_server.py --bundle … --gateway-port …`.
 
-FAKE_STAGE_CONTROL/server may hold `exit N`: then it says why on standard error and ends with N at once.
+It leaves the names of its environment's variables in FAKE_STAGE_CONTROL/server.variables. FAKE_STAGE_CONTROL/server may
+hold `exit N`: then it says why on standard error and ends with N at once.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def main() -> int:
     control = Path(os.environ["FAKE_STAGE_CONTROL"])
     with (control / "server.log").open("a") as handle:
         handle.write(f"{os.getpid()} {given.bundle} {os.environ['THINKREC_MAX_CANDIDATES']}\n")
+    (control / "server.variables").write_text("\n".join(sorted(os.environ)))
     order = control / "server"
     if order.is_file():
         sys.stderr.write("cannot load the model: too little memory\n")

@@ -154,7 +154,8 @@ def drive(model: ThinkRecModel, state: State, wish: Wish, *, output: OutputForma
     try:
         from thinkrec_operator.local.driver import Driver, DriverOptions
         from thinkrec_operator.local.jobs import JobOptions
-        from thinkrec_operator.local.serving import NotServableHere, ServingOptions
+        from thinkrec_operator.local.materials import NotServableHere
+        from thinkrec_operator.local.serving import ServingOptions
     except ModuleNotFoundError as error:
         fail(f"{error.name} is not installed; running models needs: pip install 'thinkrec[local]'", Exit.UNAVAILABLE)
     live = output is OutputFormat.LIVE or (output is OutputFormat.AUTO and sys.stdout.isatty())

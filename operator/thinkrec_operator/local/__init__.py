@@ -6,6 +6,7 @@
     launch           the few lines that run in a child before it becomes the stage
     budget           pure: which waiting Jobs may start without using more CPUs than there are
     jobs, serving    processes: stages, and the server
+    materials        what the server needs, in place or fetched;  environment: what a process finds in its own
     store            what a `file:` store already holds
     observe          state folder -> Observed
     driver           the loop: observe, reconcile, apply;  outcome: how it ends

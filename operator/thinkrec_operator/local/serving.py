@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The serving Deployment as one process: `python -m thinkrec_inference serve`, readiness asked over HTTP."""
+"""The serving Deployment as one process: `python -m thinkrec_inference serve`, readiness asked over HTTP.
+
+As in the cluster, what is not on this machine yet is fetched first, by processes that have the credentials; the server
+has none.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +18,23 @@ from pathlib import Path
 
 import httpx
 
+from thinkrec_crds.artifact import ExitCode
 from thinkrec_crds.conditions import Reason
 from thinkrec_operator.children import serving_settings
 from thinkrec_operator.local import processes
 from thinkrec_operator.local.environment import computing, without_secrets
+from thinkrec_operator.local.materials import Fetch, Materials, NotServableHere, materials
 from thinkrec_operator.local.progress import last_line
-from thinkrec_operator.local.records import ServingRecord
+from thinkrec_operator.local.records import ProcessRecord, ServingRecord
 from thinkrec_operator.local.state import State
-from thinkrec_operator.local.store import local_path
 from thinkrec_operator.observed import ServingObservation
 from thinkrec_operator.plan import DeploymentChild
+from thinkrec_operator.work import FINAL_EXIT_CODES
 
 SERVE_COMMAND = (sys.executable, "-m", "thinkrec_inference", "serve")
+FETCH_COMMAND = (sys.executable, "-m", "thinkrec_trainer", "fetch")
 LOOPBACK = "127.0.0.1"
 STOP_SECONDS = 30.0
-
-
-class NotServableHere(RuntimeError):  # noqa: N818 (the caller reads `except NotServableHere`)
-    """The revision's files are not on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class ServingOptions:
     port: int = 0
     """0 takes a free one."""
     command: Sequence[str] = SERVE_COMMAND
+    fetch_command: Sequence[str] = FETCH_COMMAND
     restart_seconds: tuple[float, float] = (2.0, 60.0)
     """First and longest wait before a server that ended by itself is started again."""
 
@@ -57,6 +61,10 @@ class LocalServing:
         self._state = state
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
+        self._wish: DeploymentChild | None = None
+        self._waiting: list[Fetch] = []
+        self._fetching: Fetch | None = None
+        self._here: set[Fetch] = set()
         self._record: ServingRecord | None = None
         self._failures = 0
         self._not_before: datetime | None = None
@@ -92,7 +100,7 @@ class LocalServing:
             replicas=1,
             ready_replicas=int(record.ready),
             reason=Reason.CRASH_LOOP_BACK_OFF.value if self.failure else None,
-            message=self.failure,
+            message=self.failure or self._doing(),
             url=record.url,
         )
 
@@ -116,13 +124,10 @@ class LocalServing:
             return self._not_before is not None and now >= self._not_before
         code = process.poll()
         if code is not None:
-            self._process = None
-            self._failures += 1
-            first, longest = self._options.restart_seconds
-            self._not_before = now + timedelta(seconds=min(longest, first * 2.0 ** (self._failures - 1)))
-            self.failure = f"the server ended with exit code {code}: {last_line(self.log)}"
-            self._keep(record.model_copy(update={"ready": False}))
+            self._ended(record, code, now)
             return True
+        if self._fetching is not None:
+            return False
         ready = is_ready(record.url)
         if ready == record.ready:
             return False
@@ -130,6 +135,24 @@ class LocalServing:
             self._failures, self._not_before, self.failure = 0, None, ""
         self._keep(record.model_copy(update={"ready": ready}))
         return True
+
+    def _ended(self, record: ServingRecord, code: int, now: datetime) -> None:
+        """Go on after a download, or wait before another try; raise NotServableHere where none can help."""
+        self._process = None
+        fetch, told = self._fetching, last_line(self.log)
+        if fetch is not None and code == ExitCode.DONE:
+            fetch.keep()
+            self._here.add(fetch)
+            self._next(record)
+            return
+        if fetch is not None and code in FINAL_EXIT_CODES:
+            raise NotServableHere(f"the {fetch.what} at {fetch.uri} cannot be fetched: {told} (log: {self.log})")
+        self._failures += 1
+        first, longest = self._options.restart_seconds
+        self._not_before = now + timedelta(seconds=min(longest, first * 2.0 ** (self._failures - 1)))
+        who = f"fetching the {fetch.what} from {fetch.uri}" if fetch is not None else "the server"
+        self.failure = f"{who} ended with exit code {code}: {told}"
+        self._keep(record.model_copy(update={"ready": False}))
 
     def stop(self) -> None:
         """End the server, gently first."""
@@ -141,7 +164,7 @@ class LocalServing:
             except subprocess.TimeoutExpired:
                 processes.send(process.pid, signal.SIGKILL)
                 process.wait()
-        self._process = None
+        self._process = self._fetching = None
         if not self.failure:  # else the last status still tells why it failed
             self._record = None
         self._state.write_serving(None)
@@ -152,42 +175,58 @@ class LocalServing:
         return self._state.logs / "serving.log"
 
     def _start(self, child: DeploymentChild, now: datetime) -> None:
-        port = self._options.port or _free_port()
-        process = processes.start(
-            [
-                *self._options.command,
-                *("--bundle", str(self._local(child.bundle_uri, "bundle"))),
-                *("--base-model", str(self._local(child.base_model.storage_uri, "base model"))),
-                *("--gateway-port", str(port)),
-                *("--work-dir", str(self._state.root / "serving")),
-            ],
-            folder=self._options.folder,
-            environment={
-                **computing(without_secrets(self._options.environment), self._options.cpus),
-                **dict(serving_settings(child.serving)),
-                "THINKREC_THREADS": str(self._options.cpus),
-            },
-            output=self.log,
-            errors=self.log,
-        )
-        record = ServingRecord(
-            revision=child.revision,
-            spec_hash=child.spec_hash,
-            url=f"http://{LOOPBACK}:{port}",
-            process=processes.record_of(process.pid),
-            started=now,
-        )
-        self._process = process
-        self._keep(record)
-
-    def _local(self, uri: str, what: str) -> Path:
-        path = local_path(uri, self._options.folder)
-        if path is None or not path.exists():
-            raise NotServableHere(
-                f"the {what} at {uri} is not a folder on this machine; fetch it with "
-                f"`python -m thinkrec_trainer fetch {uri} --to FOLDER` and name it as file: in the manifest"
+        needed = self._materials(child)
+        self._wish = child
+        self._waiting = [fetch for fetch in needed.fetches if fetch not in self._here and not fetch.done]
+        self._next(
+            ServingRecord(
+                revision=child.revision,
+                spec_hash=child.spec_hash,
+                url=f"http://{LOOPBACK}:{self._options.port or _free_port()}",
+                process=ProcessRecord(pid=0, created=0.0),
+                started=now,
             )
-        return path
+        )
+
+    def _next(self, record: ServingRecord) -> None:
+        """Start the next download, or the server once everything is here."""
+        assert self._wish is not None, "only what was wished is started"
+        self._fetching = self._waiting.pop(0) if self._waiting else None
+        if self._fetching is not None:
+            command = (*self._options.fetch_command, *self._fetching.command)
+            process = self._run(command, computing(self._options.environment, self._options.cpus))
+        else:
+            process = self._run(self._serve_command(self._wish, record.url), self._serve_environment(self._wish))
+        self._process = process
+        self._keep(record.model_copy(update={"process": processes.record_of(process.pid)}))
+
+    def _run(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        return processes.start(
+            command, folder=self._options.folder, environment=environment, output=self.log, errors=self.log
+        )
+
+    def _serve_command(self, child: DeploymentChild, url: str) -> list[str]:
+        needed = self._materials(child)
+        return [
+            *self._options.command,
+            *("--bundle", str(needed.bundle)),
+            *("--base-model", str(needed.base_model)),
+            *("--gateway-port", url.rpartition(":")[2]),
+            *("--work-dir", str(self._state.root / "serving")),
+        ]
+
+    def _serve_environment(self, child: DeploymentChild) -> dict[str, str]:
+        return {
+            **computing(without_secrets(self._options.environment), self._options.cpus),
+            **dict(serving_settings(child.serving)),
+            "THINKREC_THREADS": str(self._options.cpus),
+        }
+
+    def _materials(self, child: DeploymentChild) -> Materials:
+        return materials(child, folder=self._options.folder, fetched=self._state.root / "fetched")
+
+    def _doing(self) -> str:
+        return f"fetches the {self._fetching.what} from {self._fetching.uri}" if self._fetching is not None else ""
 
     def _keep(self, record: ServingRecord) -> None:
         self._record = record

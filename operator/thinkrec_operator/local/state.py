@@ -10,6 +10,7 @@
     logs/<stage>-<key>.log
     revisions/<name>.json
     serving.json, logs/serving.log
+    fetched/<digest>/  bundle and base model of the server, where they are not on this machine
     serving/           the server's own folder: feedback events, its logs
 """
 

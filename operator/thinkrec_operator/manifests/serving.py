@@ -76,6 +76,7 @@ def deployment(child: DeploymentChild) -> Manifest:
 
 
 def _pod(child: DeploymentChild) -> Manifest:
+    bundle, base_model = fetch_arguments(child)
     pod: Manifest = {
         "automountServiceAccountToken": False,
         "serviceAccountName": child.service_account_name,
@@ -83,7 +84,10 @@ def _pod(child: DeploymentChild) -> Manifest:
         "tolerations": common.tolerations(child.serving.tolerations),
         "securityContext": common.pod_security(),
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "initContainers": [_fetch_bundle(child), _fetch_base_model(child)],
+        "initContainers": [
+            _fetch(child, "fetch-bundle", bundle, BUNDLE_FOLDER),
+            _fetch(child, "fetch-base-model", base_model, BASE_MODEL_FOLDER),
+        ],
         "containers": [_triton(child)],
         "volumes": [
             {"name": "models", "emptyDir": {}},
@@ -94,28 +98,26 @@ def _pod(child: DeploymentChild) -> Manifest:
     return common.without_empty(pod)
 
 
-def _fetch_bundle(child: DeploymentChild) -> Manifest:
-    """Return the init container that brings the bundle here and verifies every file of it."""
-    digest = ("--manifest-digest", child.bundle.digest or "")
-    return _fetch(child, "fetch-bundle", child.bundle_uri, BUNDLE_FOLDER, digest)
+def fetch_arguments(child: DeploymentChild) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what `python -m thinkrec_trainer fetch` is told for the bundle and for the base model; `--to` is missing.
 
-
-def _fetch_base_model(child: DeploymentChild) -> Manifest:
-    return _fetch(child, "fetch-base-model", base_model_argument(child), BASE_MODEL_FOLDER, ())
-
-
-def _fetch(child: DeploymentChild, name: str, uri: str, folder: str, more: tuple[str, ...]) -> Manifest:
+    The address comes first. The bundle's digest is demanded, so that every file of it is verified.
+    """
     artifacts = child.artifacts
     options = (
-        *more,
         *(("--endpoint", artifacts.endpoint) if artifacts.endpoint else ()),
         *(("--region", artifacts.region) if artifacts.region else ()),
     )
+    bundle = (child.bundle_uri, "--manifest-digest", child.bundle.digest or "", *options)
+    return bundle, (base_model_argument(child), *options)
+
+
+def _fetch(child: DeploymentChild, name: str, arguments: tuple[str, ...], folder: str) -> Manifest:
     return common.without_empty(
         {
             "name": name,
             "image": child.fetch_image,
-            "command": ["python", "-m", "thinkrec_trainer", "fetch", uri, "--to", folder, *options],
+            "command": ["python", "-m", "thinkrec_trainer", "fetch", *arguments, "--to", folder],
             "env": common.environment({"HOME": "/scratch", "TMPDIR": "/scratch"}),
             "envFrom": common.secret_environment(child.secrets),
             "resources": common.preparing_resources(child.serving.resources),
