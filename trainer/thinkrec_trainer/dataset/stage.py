@@ -23,26 +23,37 @@ STEPS = 5
 
 
 def run(context: StageContext) -> StageResult:
-    """Read ratings and items, validate, split in time, write. Errors: BadInput, each defined in docs/data.md."""
+    """Read ratings and items, validate, split in time, write.
+
+    Errors: BadInput, each defined in docs/data.md; Interrupted between two steps.
+    """
     parameters = context.spec.parameters
     if not isinstance(parameters, DatasetParameters):
         raise BadInput(f"stage dataset got parameters of stage {parameters.stage}")
-    ratings_path, items_path = context.fetch(parameters.storage_uri), context.fetch(parameters.items.storage_uri)
-    context.progress.update(1, STEPS, "sources are here")
+    ratings_path = context.fetch(parameters.storage_uri)
+    context.checkpoint.raise_if_interrupted()
+    items_path = context.fetch(parameters.items.storage_uri)
+    _done(context, 1, "sources are here")
     with tempfile.TemporaryDirectory(prefix="thinkrec-utf8-") as scratch:
         ratings = open_source(ratings_path, parameters.format, "ratings", Path(scratch))
         items = open_source(items_path, parameters.items.format, "items", Path(scratch))
         catalogue = _read_items(items, parameters)
-        context.progress.update(2, STEPS, "item file read")
+        _done(context, 2, "item file read")
         interactions = _read_ratings(ratings, parameters, catalogue, context.spec.seed)
-    context.progress.update(3, STEPS, f"{interactions.rows.height} interactions kept")
+    _done(context, 3, f"{interactions.rows.height} interactions kept")
     counts = _write(context, parameters, interactions, catalogue)
-    context.progress.update(STEPS, STEPS, "written")
+    context.progress.update(STEPS, STEPS, "written")  # finished: publishing takes less than starting again
     latin1 = {"latin1_files": ratings.latin1_files + items.latin1_files}
     return StageResult(
         counts={**interactions.counts, **catalogue.counts, **counts, **latin1},
         source_digests={"ratings": _digest(ratings), "items": _digest(items)},
     )
+
+
+def _done(context: StageContext, step: int, message: str) -> None:
+    """Report a step and stop here if asked to; nothing is saved, for a whole run takes minutes at most."""
+    context.progress.update(step, STEPS, message)
+    context.checkpoint.raise_if_interrupted()
 
 
 def _read_items(source: Source, parameters: DatasetParameters) -> Catalogue:
