@@ -48,7 +48,10 @@ ROW_ORDER = ("Base", "Collaborative", "General", "Expert", "BestExpert", "Fused"
 
 
 def run(context: StageContext) -> StageResult:
-    """Score, measure, explain, and write metrics, predictions, explanations and the page."""
+    """Score, measure, explain, and write metrics, predictions, explanations and the page.
+
+    Interrupted between two passes, it keeps the scores and makes the rest again.
+    """
     given = context.spec.parameters
     assert isinstance(given, EvaluateParameters)
     engine = open_engine(context, context.input("bundle"))
@@ -64,7 +67,9 @@ def run(context: StageContext) -> StageResult:
     schedule = make_schedule(engine, sample.users, given.ablations)
     scores = score_jobs(engine, schedule.jobs, progress=context.progress, checkpoint=context.checkpoint)
     table = _table(context, engine, sample, schedule, scores)
+    context.checkpoint.raise_if_interrupted()
     explanations = explain(engine, draw_questions(sample.users, given.sampled_explanations, seed=seed))
+    context.checkpoint.raise_if_interrupted()
     labels = Labels(sample.owners(), sample.liked())
     report = EvaluationReport(
         generation=context.input("bundle").digest or engine.generation,
@@ -130,7 +135,9 @@ def _baseline(context: StageContext, sample: TestSample) -> Scored:
 
 def _serving(context: StageContext, engine: Engine, sample: TestSample) -> Scored:
     serving = open_engine(context, context.input(SERVING_ROLE))
-    scores, unknown = serving_scores(serving, sample.users, engine.bundle.item_ids, progress=context.progress)
+    scores, unknown = serving_scores(
+        serving, sample.users, engine.bundle.item_ids, progress=context.progress, checkpoint=context.checkpoint
+    )
     note = f"{unknown} of {sample.rows} rows have items that it does not know; they got the user's median score."
     return Scored(SERVING_ROLE, "Revision now serving", "Serving", scores, note if unknown else "")
 

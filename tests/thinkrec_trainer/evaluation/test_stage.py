@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +199,39 @@ def test_an_interrupted_evaluation_continues_to_the_same_bytes(inputs: Inputs, t
         assert (tmp_path / "second" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
 
 
+@dataclass
+class InterruptingProgress(ProgressList):
+    """Asks to stop as soon as a message is shown, as a signal at that moment would."""
+
+    checkpoints: MemoryCheckpoints | None = None
+    at: str = ""
+
+    def update(self, step: int, total: int, message: str = "", metrics: Mapping[str, float] | None = None) -> None:
+        super().update(step, total, message, metrics)
+        if self.checkpoints is not None and message == self.at:
+            self.checkpoints.interrupt_at = 0
+
+
+def test_interrupted_after_scoring_the_scores_are_kept(inputs: Inputs, tmp_path: Path) -> None:
+    """Stopped in the serving revision's pass, it ends there; the next attempt scores nothing again."""
+    both = {**inputs, "serving": inputs["bundle"]}
+    settings = {"ablations": (), "max_users": 3, "sampled_explanations": 0, "bootstrap_samples": 20}
+    checkpoints = MemoryCheckpoints(tmp_path / "checkpoints")
+    progress = InterruptingProgress(checkpoints=checkpoints, at="scoring with the serving revision")
+    parameters = EvaluateParameters.model_validate(settings)
+    with pytest.raises(Interrupted):
+        run(replace(stage_context(tmp_path / "first", parameters, both, checkpoint=checkpoints), progress=progress))
+    assert list((tmp_path / "first").iterdir()) == []
+    assert progress.updates[-1][:2] == (1, 3), "one user, not all three"
+    checkpoints.interrupt_at = None
+    again = stage_context(tmp_path / "second", parameters, both, checkpoint=checkpoints)
+    run(again)
+    assert isinstance(again.progress, ProgressList)
+    step, total, _ = again.progress.updates[0]
+    assert step == total > 3
+    assert predictions(tmp_path / "second")["user_index"].n_unique() == 3
+
+
 def test_the_serving_revision_that_is_the_same_differs_by_nothing(inputs: Inputs, tmp_path: Path) -> None:
     result = evaluate(tmp_path / "output", {**inputs, "serving": inputs["bundle"]}, ablations=())
     gap = next(d for d in read(tmp_path / "output").all_rows.differences if d.other == "serving").metrics["AUC"]
@@ -244,6 +278,7 @@ def test_at_most_so_many_users_and_rows(inputs: Inputs, tmp_path: Path) -> None:
     table = predictions(context.output)
     assert table["user_index"].n_unique() == 4
     earliest = block_world.table().filter(pl.col("split") == "test")["position"].min()
+    assert isinstance(earliest, int)
     assert set(table.filter(pl.col("user_index") != COLD_USER)["position"]) <= {earliest, earliest + 1, 31, 32}
     assert metric_names(read(context.output).all_rows) == ["UAUC", "NDCG@10"]
     assert isinstance(context.progress, ProgressList)

@@ -9,18 +9,24 @@ import numpy as np
 
 from thinkrec_crds.engine_api import EngineError, HistoryItem, ScoreRequest
 from thinkrec_inference.engine.engine import Engine
-from thinkrec_trainer.context import ProgressSink
+from thinkrec_trainer.context import CheckpointStore, ProgressSink
 from thinkrec_trainer.evaluation.passes import Floats
 from thinkrec_trainer.evaluation.sample import TestUser
 
 
 def serving_scores(
-    serving: Engine, users: Sequence[TestUser], item_ids: Sequence[str], *, progress: ProgressSink
+    serving: Engine,
+    users: Sequence[TestUser],
+    item_ids: Sequence[str],
+    *,
+    progress: ProgressSink,
+    checkpoint: CheckpointStore,
 ) -> tuple[Floats, int]:
     """Return (N,) scores of the rows and how many of them the serving revision cannot score.
 
     Items that its catalogue lacks get the median of the user's other scores, 0 where it scores none: neither better nor
-    worse. The histories are the ones given to the new revision, so that it sees no later interaction either.
+    worse. The histories are the ones given to the new revision, so that it sees no later interaction either. Raises
+    Interrupted between two users when asked to stop.
     """
     scores, unknown = [], 0
     for number, user in enumerate(users):
@@ -28,6 +34,7 @@ def serving_scores(
         scores.append(mine[0])
         unknown += int(np.isnan(mine[0]).sum())
         progress.update(number + 1, len(users), "scoring with the serving revision")
+        checkpoint.raise_if_interrupted()
     filled = [np.where(np.isnan(one), _median(one), one) for one in scores]
     return np.concatenate(filled), unknown
 

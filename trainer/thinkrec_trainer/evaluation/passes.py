@@ -55,7 +55,8 @@ def score_jobs(
 ) -> list[Floats]:
     """Return the scores of each job, (candidates,) each.
 
-    Jobs with at most one adapter at work are marked Exact and run on whichever scorer the engine has.
+    Jobs with at most one adapter at work are marked Exact and run on whichever scorer the engine has. The last
+    checkpoint holds all scores: what follows (the serving revision, explanations) may be interrupted too.
     """
     scorers, own = Scorers(engine), engine.revision.fusion
     done = _restore(checkpoint.load(), jobs)
@@ -66,7 +67,7 @@ def score_jobs(
         single = all(sum(gate != 0 for gate in _gates(job)) <= 1 for job in batch)
         done += scorers.get(own if single else fusion).score(batch)
         progress.update(len(done), len(jobs), "scoring")
-        if len(done) < len(jobs) and (checkpoint.due() or checkpoint.interrupted):
+        if checkpoint.due() or checkpoint.interrupted or len(done) == len(jobs):
             checkpoint.save(_writer(done))
             checkpoint.raise_if_interrupted()
     return [scores.double().numpy() for scores in done]
