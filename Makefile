@@ -16,7 +16,7 @@ test: ## Install, run every check and every test
 check: ## Lint, format, types, architecture, generated files
 	scripts/check
 
-generate: ## Write the generated CRDs anew
+generate: ## Write the generated CRDs and reference pages anew
 	scripts/generate
 
 clean: ## Remove the demo's state (not the caches)
