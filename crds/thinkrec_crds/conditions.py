@@ -97,7 +97,7 @@ class Reason(StrEnum):
     )
     DATASET_NOT_FOUND = (
         "DatasetNotFound",
-        "The data or the base model is not at its address.",
+        "The data, the base model or the store is not at its address.",
         "Check the `storageUri` that the message names: bucket, key, spelling, region.",
     )
     DATASET_INVALID = (

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from thinkrec_crds.artifact import ExitCode
+from thinkrec_crds.conditions import Reason
 
 
 class StageError(Exception):
@@ -28,6 +29,11 @@ class BadInput(StageError):  # noqa: N818 - named after what the user must mend,
     """The spec, a file or an artifact cannot work whatever is retried."""
 
     exit_code = ExitCode.BAD_INPUT
+
+    def __init__(self, message: str, *, reason: Reason | None = None) -> None:
+        """Say what was wrong; `reason` becomes the model's condition where the usual one of a stage says too little."""
+        super().__init__(message)
+        self.reason = reason
 
 
 class Corrupt(BadInput):

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from thinkrec_crds.conditions import Reason
 from thinkrec_crds.stages import SOURCE_PREFIX, BaseModelRef, StoreOptions
 from thinkrec_inference.engine.digests import cache_folder as cache_folder  # the trainer's modules take it from here
 from thinkrec_trainer.errors import BadInput, Temporary
@@ -53,7 +54,7 @@ def source_digest(path: Path) -> str:
 
 def _existing(path: Path, uri: str) -> Path:
     if not path.exists():
-        raise BadInput(f"storage URI {uri!r} does not exist: there is no {path}")
+        raise BadInput(f"storage URI {uri!r} does not exist: there is no {path}", reason=Reason.DATASET_NOT_FOUND)
     return path
 
 
@@ -66,7 +67,9 @@ def _fetch_objects(uri: str, options: StoreOptions | None, cache: Path) -> Path:
     blobs = open_blobs(uri, options, credentials=SOURCE_PREFIX)
     found = [blob for blob in blobs.list() if not blob.name.endswith("/")]
     if not found:
-        raise BadInput(f"storage URI {uri!r} does not exist: no object has that name or prefix")
+        raise BadInput(
+            f"storage URI {uri!r} does not exist: no object has that name or prefix", reason=Reason.DATASET_NOT_FOUND
+        )
     return _cached(blobs, found, cache, uri)
 
 
@@ -105,7 +108,11 @@ def _fetch_hub(uri: str) -> Path:
         raise BadInput(f"base model URI {uri!r} is not of the form hf://organisation/name[@revision]") from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         remedy = "check name and revision; a gated or private model needs HF_TOKEN"
-        raise BadInput(f"base model {uri!r} is not to be had from the hub: {remedy}") from error
+        refused = isinstance(error, errors.GatedRepoError)
+        raise BadInput(
+            f"base model {uri!r} is not to be had from the hub: {remedy}",
+            reason=Reason.CREDENTIALS_INVALID if refused else Reason.DATASET_NOT_FOUND,
+        ) from error
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
         raise Temporary(f"base model {uri!r}: the hub is out of reach ({type(error).__name__})") from error
     return Path(folder)

@@ -28,6 +28,7 @@ from thinkrec_crds.artifact import (
     Lineage,
     TerminationMessage,
 )
+from thinkrec_crds.conditions import Reason
 from thinkrec_crds.stages import StageSpec
 from thinkrec_trainer import store
 from thinkrec_trainer.checkpoint import Checkpoints, open_checkpoints
@@ -58,7 +59,7 @@ def run_stage(path: Path) -> int:
         published = _published_or_run(spec)
     except StageError as error:
         _log.error("%s", error)
-        _terminate(_failure(spec, str(error)))
+        _terminate(_failure(spec, str(error), error.reason if isinstance(error, BadInput) else None))
         return error.exit_code
     except Exception as error:  # the last line of defence: a defect must reach the log and the termination message
         _log.exception("stage %s failed unexpectedly", spec.name)
@@ -197,9 +198,9 @@ def _success(spec: StageSpec, published: store.Published) -> TerminationMessage:
     )
 
 
-def _failure(spec: StageSpec, error: str) -> TerminationMessage:
+def _failure(spec: StageSpec, error: str, reason: Reason | None = None) -> TerminationMessage:
     line = masked(" ".join(error.split()), secret_values())
-    return TerminationMessage(key=spec.key, kind=spec.kind, error=line[:_ERROR_CHARACTERS])
+    return TerminationMessage(key=spec.key, kind=spec.kind, error=line[:_ERROR_CHARACTERS], reason=reason)
 
 
 def fitted(message: TerminationMessage, limit: int = TERMINATION_MESSAGE_BYTES) -> str:

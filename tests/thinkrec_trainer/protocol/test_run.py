@@ -199,6 +199,7 @@ def test_bad_input_of_a_stage(runner: Runner) -> None:
     assert ended.code == 64
     assert ended.message is not None
     assert "does not exist" in (ended.message.error or "")
+    assert ended.message.reason == "DatasetNotFound"
     assert list(runner.temporary.iterdir()) == []
     assert not (runner.folder / "store").exists()
 

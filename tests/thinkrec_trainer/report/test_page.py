@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
+import polars as pl
 import pytest
 
+from support.llm_stages import seal
 from thinkrec_crds.engine_api import Branch
 from thinkrec_crds.evaluation import (
     Difference,
@@ -22,8 +26,10 @@ from thinkrec_crds.evaluation import (
     metrics_table,
     verdict,
 )
+from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_crds.stages import BaseModelRef
-from thinkrec_trainer.report.facts import Facts, Group, StageLine
+from thinkrec_trainer.report.facts import Facts, Group, StageLine, gather
+from thinkrec_trainer.report.limits import limits
 from thinkrec_trainer.report.page import duration, gap_lines, percent, probability, render, thousands
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
@@ -223,3 +229,40 @@ def test_a_report_survives_its_file() -> None:
 )
 def test_numbers_are_written_for_people(found: str, expected: str) -> None:
     assert found == expected
+
+
+def test_limits_say_how_much_of_the_test_rows_was_evaluated() -> None:
+    rows = {"train": {"rows": 800}, "test": {"rows": 1000}}
+    told = limits(report(), replace(FACTS, statistics={"rows": rows}))[1]
+    assert told.startswith("40 of 900 users with test rows were evaluated, on 400 rows of 1000: at most maxUsers")
+    assert told.endswith("UAUC stands on the 30 of them who both liked and disliked something.")
+    rows["test"]["rows"] = 400
+    assert "maxUsers" not in limits(report(), replace(FACTS, statistics={"rows": rows}))[1]
+
+
+@pytest.mark.parametrize(("share", "begins"), [(0.853, "85 % of the train rows"), (0.001, "less than 1 %")])
+def test_limits_say_what_other_users_let_through(share: float, begins: str) -> None:
+    told = limits(report(), replace(FACTS, later_train_share=share))
+    assert [line for line in told if line.startswith(begins) and "GlobalTemporal" in line]
+    for nothing in (0.0, None):
+        assert "GlobalTemporal" not in " ".join(limits(report(), replace(FACTS, later_train_share=nothing)))
+
+
+def test_limits_of_texts_are_told_where_texts_were_checked() -> None:
+    assert "METEOR and BERTScore are not computed" in " ".join(limits(report(), FACTS))
+    assert "without intervals" in " ".join(limits(report(), FACTS))
+    silent = report().model_copy(update={"text": TextMetrics()})
+    assert "METEOR" not in " ".join(limits(silent, FACTS))
+
+
+@pytest.mark.parametrize(("test_times", "share"), [([25, 40], 0.5), ([50], 0.0), ([], None)])
+def test_train_rows_later_than_the_earliest_test_row(
+    tmp_path: Path, test_times: list[int], share: float | None
+) -> None:
+    """Train times 10, 20, 30, 40: of two splits by time only one lets the future in."""
+    for name, times in {"train": [10, 20, 30, 40], "test": test_times}.items():
+        table = {"timestamp": pl.Series(times, dtype=pl.Int64), "rating": [5.0] * len(times)}
+        pl.DataFrame(table).with_columns(liked=True).write_parquet(tmp_path / f"{name}.parquet")
+    found = gather({"dataset": seal(tmp_path, StageKind.DATASET)}, [])
+    assert found.later_train_share == share
+    assert found.absent == ("keywords", "collaborative", "traces", "adapter", "projector", "gate", "expert", "bundle")

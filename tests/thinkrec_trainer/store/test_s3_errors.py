@@ -14,6 +14,7 @@ import boto3
 import pytest
 
 from support import seaweed
+from thinkrec_crds.conditions import Reason
 from thinkrec_crds.stages import SOURCE_PREFIX, StoreOptions
 from thinkrec_trainer.delivery import deliver
 from thinkrec_trainer.errors import BadInput, Temporary
@@ -30,8 +31,9 @@ def options(server: seaweed.Seaweed) -> StoreOptions:
 def test_missing_bucket_names_the_bucket_and_the_remedy(s3_server: seaweed.Seaweed, tmp_path: Path) -> None:
     blobs = open_blobs("s3://no-such-bucket/x", options(s3_server))
     (tmp_path / "f").write_text("x")
-    with pytest.raises(BadInput, match=r"s3://no-such-bucket/x.*create the bucket"):
+    with pytest.raises(BadInput, match=r"s3://no-such-bucket/x.*create the bucket") as caught:
         blobs.upload("f", tmp_path / "f")
+    assert caught.value.reason is Reason.DATASET_NOT_FOUND
 
 
 def test_missing_credentials(s3_server: seaweed.Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,8 +41,9 @@ def test_missing_credentials(s3_server: seaweed.Seaweed, monkeypatch: pytest.Mon
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
-    with pytest.raises(BadInput, match=r"no S3 credentials for s3://artifacts/x: set AWS_ACCESS_KEY_ID"):
+    with pytest.raises(BadInput, match=r"no S3 credentials for s3://artifacts/x: set AWS_ACCESS_KEY_ID") as caught:
         open_blobs("s3://artifacts/x", options(s3_server)).read("f")
+    assert caught.value.reason is Reason.CREDENTIALS_INVALID
 
 
 def test_wrong_secret_is_bad_input_and_is_not_shown(
@@ -50,6 +53,7 @@ def test_wrong_secret_is_bad_input_and_is_not_shown(
     with pytest.raises(BadInput, match="correct AWS_SECRET_ACCESS_KEY") as caught:
         open_blobs("s3://artifacts/x", options(s3_server)).list()
     assert "a-wrong-secret-value" not in str(caught.value)
+    assert caught.value.reason is Reason.CREDENTIALS_INVALID
 
 
 def test_outside_sources_have_credentials_of_their_own(

@@ -10,6 +10,7 @@ import pytest
 
 from support.chat_endpoint import Endpoint, Reply, answered, failed, serving
 from support.seaweed import free_ports
+from thinkrec_crds.conditions import Reason
 from thinkrec_crds.spec_data import Teacher
 from thinkrec_crds.stages import TeacherParameters
 from thinkrec_trainer.errors import BadInput, Temporary
@@ -96,12 +97,18 @@ def test_nobody_listens(endpoint: Endpoint) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "remedy"), [(401, KEY_VARIABLE), (403, "may not use this model"), (404, "usually ends in /v1")]
+    ("status", "remedy", "reason"),
+    [
+        (401, KEY_VARIABLE, Reason.CREDENTIALS_INVALID),
+        (403, "may not use this model", Reason.CREDENTIALS_INVALID),
+        (404, "usually ends in /v1", None),
+    ],
 )
-def test_wrong_settings_are_not_retried(endpoint: Endpoint, status: int, remedy: str) -> None:
+def test_wrong_settings_are_not_retried(endpoint: Endpoint, status: int, remedy: str, reason: Reason | None) -> None:
     endpoint.script = lambda number, body: failed(status)
-    with pytest.raises(BadInput, match=remedy):
+    with pytest.raises(BadInput, match=remedy) as caught:
         teacher(endpoint, concurrency=1).complete(prompts("a", "b"))
+    assert caught.value.reason is reason
     assert len(endpoint.bodies) == 1
 
 

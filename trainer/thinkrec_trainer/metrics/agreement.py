@@ -3,7 +3,7 @@
 
 The engine writes the decision itself and lets the model go on, so the first word agrees by construction; what can go
 wrong is a reason that argues for the other side ("Yes. ... so the user would not enjoy it"). The phrases are English
-and few: a reason that contradicts in other words is not found, so read the value as an upper bound.
+and few: a reason that contradicts in other words is not found, .
 """
 
 from __future__ import annotations

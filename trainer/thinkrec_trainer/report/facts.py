@@ -61,6 +61,14 @@ class Facts:
     groups: tuple[Group, ...]
     curves: Mapping[str, Sequence[Mapping[str, float]]]
     stages: tuple[StageLine, ...]
+    later_train_share: float | None = None
+    """Share of train rows that are later than the earliest test row; None without test rows."""
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Kinds of stages that this page knows nothing of."""
+        given = {stage.role.split("-")[0] for stage in self.stages}
+        return tuple(kind for kind in _ORDER if kind not in given and kind != "serving")
 
     @property
     def seconds(self) -> float:
@@ -78,6 +86,7 @@ def gather(inputs: Mapping[str, LocalArtifact], experts: Sequence[str]) -> Facts
         groups=_groups(inputs.get("gate"), experts),
         curves={role: curve for role in roles if (curve := _json(inputs[role], "curve.json"))},
         stages=tuple(_line(role, inputs[role]) for role in roles),
+        later_train_share=_later_train_share(dataset),
     )
 
 
@@ -100,6 +109,16 @@ def _threshold(dataset: LocalArtifact) -> float | None:
     if not isinstance(lowest, float) or (isinstance(highest, float) and highest >= lowest):
         return None
     return lowest
+
+
+def _later_train_share(dataset: LocalArtifact) -> float | None:
+    times = {
+        name: pl.read_parquet(dataset.file(f"{name}.parquet"), columns=["timestamp"]) for name in ("train", "test")
+    }
+    earliest = times["test"]["timestamp"].min()
+    if earliest is None or not times["train"].height:
+        return None
+    return times["train"].filter(pl.col("timestamp") > earliest).height / times["train"].height
 
 
 def _groups(gate: LocalArtifact | None, experts: Sequence[str]) -> tuple[Group, ...]:

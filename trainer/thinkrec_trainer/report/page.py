@@ -94,7 +94,7 @@ def render(
         facts=facts,
         explanations=explanations,
         adapters=list(zip(names, colours, strict=True)),
-        limits=limits(report),
+        limits=limits(report, facts),
         main_metric=MAIN_METRIC,
     )
 

@@ -25,6 +25,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
+from thinkrec_crds.conditions import Reason
 from thinkrec_crds.stages import StoreOptions
 from thinkrec_trainer.errors import BadInput, StageError, Temporary
 from thinkrec_trainer.store.blobs import Blob, MissingBlob, safe_name
@@ -44,6 +45,13 @@ _REFUSED = {
     "NotImplemented": "the endpoint lacks a needed S3 feature (conditional writes); use one that has it",
     "403": "check credentials and bucket policy",
     "InvalidBucketName": "correct the storage URI",
+}
+_REASONS = {
+    "NoSuchBucket": Reason.DATASET_NOT_FOUND,
+    **dict.fromkeys(
+        ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "403"),
+        Reason.CREDENTIALS_INVALID,
+    ),
 }
 
 
@@ -224,13 +232,14 @@ def _translated(error: Exception, uri: str, endpoint: str) -> StageError:
     cause = _client_error(error)
     if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
         remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (secretRef) or a workload identity"
-        return BadInput(f"no S3 credentials for {uri}: {remedy}")
+        return BadInput(f"no S3 credentials for {uri}: {remedy}", reason=Reason.CREDENTIALS_INVALID)
     if cause is None:
         return Temporary(f"S3 endpoint {endpoint} for {uri} is out of reach: {type(error).__name__}: {error}")
     code = _code(cause)
     status = cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code in _REFUSED:
-        return BadInput(f"S3 endpoint {endpoint} refused {uri}: {code}; {_REFUSED[code]}")
+        told = f"S3 endpoint {endpoint} refused {uri}: {code}; {_REFUSED[code]}"
+        return BadInput(told, reason=_REASONS.get(code))
     if status >= 500 or status in (408, 429) or code in ("SlowDown", "RequestTimeout", "Throttling"):
         return Temporary(f"S3 endpoint {endpoint} failed for {uri}: {code} (HTTP {status})")
     return BadInput(f"S3 endpoint {endpoint} refused {uri}: {cause}")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import openai
 import tenacity
 
+from thinkrec_crds.conditions import Reason
 from thinkrec_crds.stages import TeacherParameters
 from thinkrec_trainer.errors import BadInput, StageError, Temporary
 from thinkrec_trainer.teacher.interface import ChatMessage, Completion, Usage
@@ -143,7 +144,8 @@ class OpenAITeacher:
             try:
                 return await self._ask_patiently(client, messages)
             except _WRONG_SETTING as error:
-                raise BadInput(_setting_message(error, self.base_url, self.model)) from error
+                refused = Reason.CREDENTIALS_INVALID if error.status_code in (401, 403) else None
+                raise BadInput(_setting_message(error, self.base_url, self.model), reason=refused) from error
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 if not self._unlearn(error):
                     return Completion("", 0, 0, "refused", error=_short(error))
