@@ -24,6 +24,7 @@ from thinkrec_trainer.metrics.rouge import rouge_l
         ("No. The user would love this.", "No", False),
         ("No. The user would not like this.", "No", True),
         ("Yes. The user will like this.", "Yes", True),
+        ("Yes. The user does not like horror, but this is a comedy.", "Yes", False),
     ],
 )
 def test_agreement(text: str, decision: str, expected: bool) -> None:

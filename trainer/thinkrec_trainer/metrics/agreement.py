@@ -3,7 +3,8 @@
 
 The engine writes the decision itself and lets the model go on, so the first word agrees by construction; what can go
 wrong is a reason that argues for the other side ("Yes. ... so the user would not enjoy it"). The phrases are English
-and few: a reason that contradicts in other words is not found, .
+and few: a reason that contradicts in other words is not found, and one that weighs both sides ("does not like horror,
+but this is a comedy") counts as a contradiction.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ def _time(facts: Facts) -> list[str]:
         return []
     shown = f"{100 * share:.0f} %" if share >= 0.01 else "less than 1 %"
     return [
-        f"{shown} of the train rows are later than the earliest test row. No user's own future was seen, but CF vectors "
-        "and groups know what other users did meanwhile; dataset.split: GlobalTemporal excludes that too."
+        f"{shown} of the train rows are later than the earliest test row. No user's own future was seen, but CF "
+        "vectors and groups know what other users did meanwhile; dataset.split: GlobalTemporal excludes that too."
     ]
 
 
