@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +25,7 @@ from thinkrec_crds.exit_codes import Exit
 from thinkrec_inference.gateway import schemas
 from thinkrec_operator.cli import app
 from thinkrec_operator.local.records import ProcessRecord, ServingRecord
-from thinkrec_operator.local.state import utc_now
+from thinkrec_operator.local.state import State, utc_now
 
 COMMANDS = [command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands]  # type: ignore[union-attr]
 
@@ -322,21 +323,79 @@ class TestRecommend:
         assert found.exit_code == Exit.UNAVAILABLE
         assert "is `thinkrec serve` running?" in found.stderr
 
-    def test_it_needs_a_model_or_an_address(self, manifest: Path) -> None:
-        assert thinkrec("recommend", "--user", "42").exit_code == Exit.USAGE
+    def test_a_manifest_that_does_not_serve_says_how_to(self, manifest: Path) -> None:
         found = thinkrec("recommend", "--user", "42", "-f", manifest)
         assert found.exit_code == Exit.UNAVAILABLE
         assert "thinkrec serve" in found.stderr
 
     def test_the_server_of_a_manifest_is_found(self, manifest: Path, gateway: str) -> None:
         Gateway.answer = (200, answer())
-        record = ServingRecord(
-            revision="movies-1",
-            spec_hash="x",
-            url=gateway,
-            process=ProcessRecord(pid=1, created=0),
-            started=utc_now(),
-            ready=True,
-        )
-        state_of(manifest).write_serving(record)
+        state_of(manifest).write_serving(server_record(gateway))
         assert thinkrec("recommend", "-f", manifest, "--user", "42").exit_code == Exit.DONE
+
+
+def server_record(url: str) -> ServingRecord:
+    process = ProcessRecord(pid=1, created=0)
+    return ServingRecord(revision="movies-1", spec_hash="x", url=url, process=process, started=utc_now(), ready=True)
+
+
+class TestTheOnlyServer:
+    """`recommend` without a manifest or an address."""
+
+    @pytest.fixture(autouse=True)
+    def here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("THINKREC_URL", raising=False)
+        Gateway.answer = (200, answer())
+
+    @contextmanager
+    def serving(self, folder: Path, url: str, name: str = "movies") -> Iterator[Path]:
+        """A driver at work on a model whose manifest lies in `folder`."""
+        state = State(folder / ".thinkrec" / "default" / name)
+        state.write_serving(server_record(url))
+        with state.locked(command="serve", now=utc_now()):
+            yield folder
+
+    @pytest.mark.parametrize("where", [".", "movielens", "examples/movielens"])
+    def test_is_found_where_manifests_usually_lie(self, tmp_path: Path, gateway: str, where: str) -> None:
+        with self.serving(tmp_path / where, gateway):
+            found = thinkrec("recommend", "--user", "42", "-k", "10", "--explain")
+        assert found.exit_code == Exit.DONE, found.stderr
+        assert "Star Wars (1977)" in found.stdout
+
+    def test_is_found_in_a_state_folder_that_was_named(self, tmp_path: Path, gateway: str) -> None:
+        with self.serving(tmp_path / "a" / "b" / "c", gateway) as folder:
+            found = thinkrec("recommend", "--user", "42", "--state-dir", folder / ".thinkrec")
+            assert found.exit_code == Exit.DONE
+            assert thinkrec("recommend", "--user", "42").exit_code == Exit.UNAVAILABLE
+
+    def test_among_several_nobody_guesses(self, tmp_path: Path, gateway: str) -> None:
+        with self.serving(tmp_path, gateway), self.serving(tmp_path / "b", "http://127.0.0.1:9", "books"):
+            found = thinkrec("recommend", "--user", "42")
+            assert found.exit_code == Exit.USAGE
+            assert "2 models serve" in found.stderr
+            for text in ("default/movies at " + gateway, "default/books at http://127.0.0.1:9", "--file FILE"):
+                assert text in found.stderr
+            assert thinkrec("recommend", "--user", "42", "--url", gateway).exit_code == Exit.DONE
+
+    def test_one_that_was_killed_does_not_count(self, tmp_path: Path, gateway: str) -> None:
+        with self.serving(tmp_path, gateway):
+            pass
+        found = thinkrec("recommend", "--user", "42")
+        assert found.exit_code == Exit.UNAVAILABLE
+        assert "default/movies, do not serve" in found.stderr
+        assert "thinkrec serve -f FILE --detach" in found.stderr
+
+    def test_without_any_model_the_remedies_are_named(self) -> None:
+        found = thinkrec("recommend", "--user", "42")
+        assert found.exit_code == Exit.UNAVAILABLE
+        assert "there is no model" in found.stderr
+        assert "THINKREC_URL" in found.stderr
+
+    def test_the_environment_names_one_and_options_win(
+        self, manifest: Path, gateway: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("THINKREC_URL", gateway)
+        assert thinkrec("recommend", "--user", "42").exit_code == Exit.DONE
+        assert "http://127.0.0.1:9" in thinkrec("recommend", "--user", "42", "--url", "http://127.0.0.1:9").stderr
+        assert "nothing serves here" in thinkrec("recommend", "--user", "42", "-f", manifest).stderr

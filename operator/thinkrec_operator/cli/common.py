@@ -21,7 +21,7 @@ HELP = """From ratings to explained recommendations: train, gate, serve and ask 
 
 - `thinkrec validate -f model.yaml`
 - `thinkrec run -f model.yaml --serve`
-- `thinkrec recommend -f model.yaml --user 42 -k 10 --explain`
+- `thinkrec recommend --user 42 -k 10 --explain`
 """
 EPILOG = "Exit codes: " + " · ".join(f"{code.value} {code.meaning[:1].lower()}{code.meaning[1:-1]}" for code in Exit)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,10 @@ from rich.table import Table
 from thinkrec_crds.exit_codes import Exit
 from thinkrec_crds.gateway_api import GatewayErrorView, RecommendationView
 from thinkrec_operator.cli.common import StateOption, app, fail, load, open_state, out
+from thinkrec_operator.local.find import models_below, models_in
+from thinkrec_operator.local.state import StateDamaged
 
+URL_VARIABLE = "THINKREC_URL"
 _SHOWN_EXPLANATIONS = 50
 """The gateway's own limit of explained items."""
 
@@ -23,13 +27,20 @@ _SHOWN_EXPLANATIONS = 50
 def recommend(
     user: Annotated[str, typer.Option("--user", metavar="ID", help="The user's id, as in the ratings.")],
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", metavar="FILE", help="Manifest of the model that serves here.")
+        Path | None,
+        typer.Option(
+            "--file",
+            "-f",
+            metavar="FILE",
+            help="Manifest of the model that serves here; default: the only one that serves in or below this folder.",
+        ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Items to recommend.")] = 10,
     *,
     explain: Annotated[bool, typer.Option("--explain", help="Write a reason for each item.")] = False,
     url: Annotated[
-        str | None, typer.Option("--url", help="Address of any gateway, for example http://127.0.0.1:8080.")
+        str | None,
+        typer.Option("--url", help=f"Address of any gateway, for example http://127.0.0.1:8080; or ${URL_VARIABLE}."),
     ] = None,
     state_dir: StateOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="The gateway's own answer.")] = False,
@@ -39,10 +50,11 @@ def recommend(
 
     **Examples**
 
-    - `thinkrec recommend -f model.yaml --user 42 -k 10 --explain`
+    - `thinkrec recommend --user 42 -k 10 --explain`
+    - `thinkrec recommend -f model.yaml --user 42`
     - `thinkrec recommend --url http://127.0.0.1:8080 --user 42 --json`
     """
-    base = url or _local_url(file, state_dir)
+    base = url or _server(file, state_dir)
     body = {"userId": user, "k": k, "explain": explain, "explainTop": min(k, _SHOWN_EXPLANATIONS)}
     text = _ask(base.rstrip("/"), body, timeout)
     if as_json:
@@ -57,9 +69,34 @@ def recommend(
         out.print(line)
 
 
-def _local_url(file: Path | None, state_dir: Path | None) -> str:
-    if file is None:
-        fail("name the model with --file FILE, or the gateway with --url URL", Exit.USAGE)
+def _server(file: Path | None, state_dir: Path | None) -> str:
+    """Return the address of the manifest's server, else the one in the environment, else of the only one around."""
+    try:
+        if file is not None:
+            return _server_of(file, state_dir)
+        return os.environ.get(URL_VARIABLE) or _only_server(state_dir)
+    except StateDamaged as error:
+        fail(str(error), Exit.BAD_INPUT)
+
+
+def _only_server(state_dir: Path | None) -> str:
+    found = models_below(Path.cwd()) if state_dir is None else models_in(state_dir)
+    serving = [model for model in found if model.url is not None]
+    if len(serving) == 1 and serving[0].url is not None:
+        return serving[0].url
+    remedy = f"name one with --file FILE, --url URL or {URL_VARIABLE}"
+    if serving:
+        lines = "".join(f"\n  {model.name} at {model.url} ({model.folder})" for model in serving)
+        fail(f"{len(serving)} models serve below {state_dir or Path.cwd()}; {remedy}:{lines}", Exit.USAGE)
+    known = ", ".join(model.name for model in found)
+    there = f"the models there, {known}, do not serve" if found else "there is no model"
+    where = state_dir or f"{Path.cwd()} and two folders deep"
+    return fail(
+        f"nothing serves in {where}: {there}; first: thinkrec serve -f FILE --detach; or {remedy}", Exit.UNAVAILABLE
+    )
+
+
+def _server_of(file: Path, state_dir: Path | None) -> str:
     serving = open_state(load(file), file, state_dir).serving()
     if serving is None:
         fail(f"nothing serves here; first: thinkrec serve -f {file} --detach", Exit.UNAVAILABLE)

@@ -8,6 +8,7 @@
     jobs, serving    processes: stages, and the server
     materials        what the server needs, in place or fetched;  environment: what a process finds in its own
     store            what a `file:` store already holds
+    find             the servers that run here
     observe          state folder -> Observed
     driver           the loop: observe, reconcile, apply;  outcome: how it ends
     progress, view   progress lines; the live tree, or JSON lines
