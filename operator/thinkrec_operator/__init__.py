@@ -3,6 +3,7 @@
 
     graph, parameters      pure: spec -> stages with typed parameters, inputs and content keys
     observed, plan         what a decision sees, and what it wants: frozen values, no behaviour
+    unsupported            pure: spec -> what it asks for in vain
     reconcile              pure: observed -> plan; `work`, `children`, `revisions`, `status`, `report`, `events` are its
                            parts;  names: of everything it makes
     manifests/             pure: children of a plan -> Kubernetes objects

@@ -14,9 +14,10 @@ from thinkrec_operator import report, revisions, status, work
 from thinkrec_operator.events import events_between
 from thinkrec_operator.graph import SERVING_ROLE, Graph
 from thinkrec_operator.observed import Observed, RevisionRecord
-from thinkrec_operator.plan import Child, ChildKind, ConfigMapChild, Deletion, Plan
+from thinkrec_operator.plan import Child, ChildKind, ConfigMapChild, Deletion, Event, Plan
 from thinkrec_operator.revisions import Choice
 from thinkrec_operator.status import Facts, Failure
+from thinkrec_operator.unsupported import unsupported_fields
 from thinkrec_operator.work import Results, StageView
 
 
@@ -38,9 +39,16 @@ def reconcile(observed: Observed) -> Plan:
         children=tuple(children),
         deletions=_deletions(facts, graph, results, children),
         status=written,
-        events=events_between(observed.model.status, written),
+        events=(*_first_warnings(observed), *events_between(observed.model.status, written)),
         requeue_after=_requeue_after(facts),
     )
+
+
+def _first_warnings(observed: Observed) -> tuple[Event, ...]:
+    """Return what the spec asks for in vain, once: a local driver says it at every start instead."""
+    if not observed.first_visit or observed.settings.relative_files:
+        return ()
+    return tuple(Event("Warning", "FieldWithoutEffect", line) for line in unsupported_fields(observed.model.spec))
 
 
 def _wind_down(observed: Observed) -> Plan:

@@ -97,6 +97,13 @@ class TestManifest:
             assert found.exit_code == Exit.BAD_INPUT
             assert sentence in found.stderr
 
+    def test_a_field_without_effect_is_warned_of(self, tmp_path: Path) -> None:
+        path = write_manifest(tmp_path, {**SPEC, "suspend": True, "training": {"nodes": 2, "image": "own:1"}})
+        found = thinkrec("run", "-f", path)
+        assert found.exit_code == Exit.DONE
+        warnings = [line for line in found.stderr.splitlines() if line.startswith("warning: ")]
+        assert [line.split("`")[1] for line in warnings] == ["spec.training.nodes", "spec.training.image"]
+
     def test_a_missing_option_is_a_usage_error(self) -> None:
         assert thinkrec("run").exit_code == Exit.USAGE
         assert thinkrec("run", "-f", "x", "--cpus", "0").exit_code == Exit.USAGE

@@ -20,7 +20,19 @@ from thinkrec_operator.plan import ChildKind, DeploymentChild, JobChild
 from thinkrec_operator.reconcile import reconcile
 
 TRANSIENT = {"Reconciling", "Stalled", "Stale"}
-PURE = ("reconcile", "graph", "parameters", "work", "revisions", "status", "report", "events", "children", "names")
+PURE = (
+    "reconcile",
+    "unsupported",
+    "graph",
+    "parameters",
+    "work",
+    "revisions",
+    "status",
+    "report",
+    "events",
+    "children",
+    "names",
+)
 
 
 def condition(world: World, kind: str) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from thinkrec_crds.model import ThinkRecModel
 from thinkrec_crds.problems import InvalidManifest
 from thinkrec_crds.validation import load_model
 from thinkrec_operator.local.state import State, state_folder
+from thinkrec_operator.unsupported import unsupported_fields
 
 HELP = """From ratings to explained recommendations: train, gate, serve and ask a ThinkRecModel on this machine.
 
@@ -83,3 +84,9 @@ def load(path: Path) -> ThinkRecModel:
 def open_state(model: ThinkRecModel, manifest: Path, chosen: Path | None) -> State:
     """Return the model's state folder."""
     return State(state_folder(model, manifest, chosen))
+
+
+def warn_of_fields_without_effect(model: ThinkRecModel) -> None:
+    """Say in a line each what the manifest asks for in vain on this machine."""
+    for line in unsupported_fields(model.spec, local=True):
+        typer.echo(f"warning: {line}", err=True)

@@ -19,7 +19,16 @@ import typer
 
 from thinkrec_crds.exit_codes import Exit
 from thinkrec_crds.model import ThinkRecModel
-from thinkrec_operator.cli.common import ManifestOption, StateOption, app, err, fail, load, open_state
+from thinkrec_operator.cli.common import (
+    ManifestOption,
+    StateOption,
+    app,
+    err,
+    fail,
+    load,
+    open_state,
+    warn_of_fields_without_effect,
+)
 from thinkrec_operator.cli.tables import metrics_table, report_page
 from thinkrec_operator.local.outcome import Outcome
 from thinkrec_operator.local.state import State, StateDamaged, StateLocked, utc_now
@@ -78,6 +87,7 @@ def run(
     - `thinkrec run -f model.yaml -o json > progress.jsonl`
     """
     model = load(file)
+    warn_of_fields_without_effect(model)
     state = open_state(model, file, state_dir)
     wish = Wish(file, cpus or usable_cpus(), train=True, serve=serve, port=port)
     outcome = drive(model, state, wish, output=output, command="run")
@@ -103,6 +113,7 @@ def serve(
     - `thinkrec serve -f model.yaml --detach --port 8080`
     """
     model = load(file)
+    warn_of_fields_without_effect(model)
     state = open_state(model, file, state_dir)
     if detach:
         typer.echo(_detached(state, _serve_command(file, state_dir, cpus, port)))
