@@ -53,7 +53,7 @@ def _serving(spec: ModelSpec) -> Iterator[str]:
 
 def _schedule(schedule: Schedule) -> Iterator[str]:
     if schedule.cron is not None:
-        yield f"`spec.schedule.cron` {schedule.cron!r} is not implemented: only changes and the retrain annotation train."
+        yield f"`spec.schedule.cron` {schedule.cron!r} is not implemented: changes and the retrain annotation train."
 
 
 def _images(spec: ModelSpec) -> Iterator[str]:
