@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from support import block_world
 from support.block_world import COLD_USER, GROUPS, user_groups, write_block_world
 from support.llm_stages import seal, stage_context
+from thinkrec_crds.engine_api import Branch
 from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_crds.stages import GateParameters
 from thinkrec_inference.engine.collaborative import COLLABORATIVE_NAME, Collaborative
@@ -129,6 +130,17 @@ def test_impossible_numbers_of_groups(
 ) -> None:
     with pytest.raises(BadInput, match=message):
         gate(tmp_path / "out", inputs, **given)
+
+
+def test_one_group_is_served_by_the_general_adapter(tmp_path: Path, inputs: dict[str, LocalArtifact]) -> None:
+    """docs/adr/0004: the rule as written, until a threshold is given that a weight of 1 exceeds."""
+    gate(tmp_path / "out", inputs, count=1)
+    file = tmp_path / "out" / "gate.safetensors"
+    stored = {name: torch.from_numpy(value) for name, value in load_file(file).items()}
+    arguments = (vectors().user_vectors[:1], stored["centroids"], stored["mean"], stored["std"])
+    as_written = route_many(*arguments)[0]
+    assert (as_written.branch, as_written.slots.tolist()) == (Branch.GENERAL, [0.0, 1.0])
+    assert route_many(*arguments, hard_route_threshold=0.5)[0].slots.tolist() == [1.0, 0.0]
 
 
 def test_equal_vectors_are_refused(tmp_path: Path, inputs: dict[str, LocalArtifact]) -> None:
