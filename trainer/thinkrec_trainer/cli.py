@@ -9,7 +9,6 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from thinkrec_crds.artifact import ExitCode
 from thinkrec_crds.stages import StoreOptions
 from thinkrec_trainer.errors import BadInput, StageError
 from thinkrec_trainer.logs import configure_logs
@@ -96,4 +95,4 @@ def show(
 
 def _fail(error: StageError) -> NoReturn:
     typer.echo(f"error: {error}", err=True)
-    raise typer.Exit(ExitCode(error.exit_code))
+    raise typer.Exit(error.exit_code)
