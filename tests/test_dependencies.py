@@ -25,8 +25,6 @@ COMPONENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """Name -> the extras that install it (the base comes with all), and its folders."""
 OWN_COMPONENTS = (ROOT / "operator/thinkrec_operator/local",)
 """Folders inside of a component that need more than it: its own imports are checked without them."""
-COMPANIONS = {"botocore": "boto3", "markupsafe": "jinja2", "pydantic-core": "pydantic", "starlette": "fastapi"}
-"""Packages whose names the documentation of another one tells to import, and which that one always brings along."""
 PROVIDED = {"triton_python_backend_utils"}
 """Modules that a Triton server puts into its Python models; no index has them."""
 
@@ -82,16 +80,9 @@ def third_party(component: str) -> dict[str, str]:
     return found
 
 
-def always_brings(parent: str, companion: str) -> bool:
-    """Return whether `parent` requires `companion` without any condition."""
-    lines = importlib.metadata.requires(parent) or []
-    return any(distribution(line) == companion and ";" not in line for line in lines)
-
-
 def undeclared(component: str, known: Declared) -> list[str]:
     """Return a line for every import that no extra of the component answers for."""
     available = installed_by(["", *COMPONENTS[component][0]], known)
-    available |= {name for name, parent in COMPANIONS.items() if parent in available and always_brings(parent, name)}
     owners = importlib.metadata.packages_distributions()
     return [
         f"{where} imports {module}"
@@ -110,6 +101,7 @@ def test_every_import_is_declared(component: str) -> None:
     [
         ("trainer", "trainer", "rouge-score", "rouge_score"),
         ("trainer", "trainer", "scikit-learn", "sklearn"),
+        ("trainer", "trainer", "botocore", "botocore"),
         ("crds", "", "pyyaml", "yaml"),
         ("local driver", "local", "psutil", "psutil"),
         ("inference", "inference", "tritonclient", "tritonclient"),
@@ -121,12 +113,6 @@ def test_an_import_without_its_declaration_is_found(component: str, extra: str, 
     assert len(without) == len(known[extra]) - 1
     found = undeclared(component, {**known, extra: without})
     assert [line.rpartition(" ")[2] for line in found] == [module]
-
-
-def test_a_companion_needs_its_parent() -> None:
-    known = declared()
-    found = undeclared("trainer", {**known, "trainer": [line for line in known["trainer"] if "boto3" not in line]})
-    assert [line.rpartition(" ")[2] for line in found] == ["boto3", "botocore"]
 
 
 def test_imports_inside_functions_count() -> None:
