@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much does one user's candidate cost? The engine beside the official way, the lean exact way and the floor.
 
-    python benchmarks/serving.py MODEL_DIR [--candidates 20] [--rounds 3] [--json results.json]
+    PYTHONPATH=tests python benchmarks/serving.py MODEL_DIR [--candidates 20] [--rounds 3] [--json results.json]
 
 All ways run interleaved in one process; the table shows medians of CPU seconds, because a shared machine's wall clock
 measures its neighbours too. `largest gap` is the largest difference to exactly merged weights.
