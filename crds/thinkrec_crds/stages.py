@@ -110,7 +110,7 @@ class TeacherParameters(Contract):
 
 
 class TracesParameters(Contract):
-    """Stage `traces`: thinking activation data (paper section 3.2)."""
+    """Stage `traces`: thinking activation data (method.md, stage 4)."""
 
     stage: Literal[StageKind.TRACES] = StageKind.TRACES
     base_model: BaseModelRef

@@ -43,6 +43,22 @@ from thinkrec_operator.reconcile import reconcile
 
 START = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 GROUPS = 3
+STAGES = frozenset(
+    {
+        "dataset",
+        "keywords",
+        "collaborative",
+        "traces",
+        "adapter",
+        "projector",
+        "gate",
+        "expert-0",
+        "expert-1",
+        "bundle",
+        "evaluate",
+    }
+)
+"""Roles of every stage of a model with two experts."""
 
 SPEC: Mapping[str, Any] = {
     "baseModel": {"storageUri": "s3://models/base", "revision": "1"},

@@ -22,26 +22,13 @@ import pytest
 
 from support import local_run
 from support.local_run import SPEC, drive, state_of, write_manifest
+from support.model_world import STAGES
 from thinkrec_operator.graph import build_graph
 from thinkrec_operator.local.outcome import Outcome
 from thinkrec_operator.local.records import JobRecord
 from thinkrec_operator.local.state import State, StateDamaged, StateLocked, utc_now
 from thinkrec_operator.names import job_name
 from thinkrec_operator.observed import JobState
-
-STAGES = {
-    "dataset",
-    "keywords",
-    "collaborative",
-    "traces",
-    "adapter",
-    "projector",
-    "gate",
-    "expert-0",
-    "expert-1",
-    "bundle",
-    "evaluate",
-}
 
 
 class Bench:

@@ -8,23 +8,11 @@ from typing import Any
 import pytest
 
 from support.model_world import SPEC, merged, model
+from support.model_world import STAGES as ALL
 from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_crds.stages import BundleParameters
 from thinkrec_operator.graph import Comparator, Graph, build_graph
 
-ALL = {
-    "dataset",
-    "keywords",
-    "collaborative",
-    "traces",
-    "adapter",
-    "projector",
-    "gate",
-    "expert-0",
-    "expert-1",
-    "bundle",
-    "evaluate",
-}
 AFTER_ADAPTER = {"projector", "expert-0", "expert-1", "bundle", "evaluate"}
 EXPERTS_ON = {"expert-0", "expert-1", "bundle", "evaluate"}
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from thinkrec_crds.conditions import Reason
 from thinkrec_crds.stages import SOURCE_PREFIX, BaseModelRef, StoreOptions
-from thinkrec_inference.engine.digests import cache_folder as cache_folder  # the trainer's modules take it from here
+from thinkrec_inference.engine.digests import cache_folder
 from thinkrec_trainer.errors import BadInput, Temporary
 from thinkrec_trainer.store import Blob, Blobs, open_blobs, parent
 from thinkrec_trainer.store.artifacts import fetch_blobs, sha256_of

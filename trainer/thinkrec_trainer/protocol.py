@@ -30,11 +30,12 @@ from thinkrec_crds.artifact import (
 )
 from thinkrec_crds.conditions import Reason
 from thinkrec_crds.stages import StageSpec
+from thinkrec_inference.engine.digests import cache_folder
 from thinkrec_trainer import store
 from thinkrec_trainer.checkpoint import Checkpoints, open_checkpoints
 from thinkrec_trainer.context import LocalArtifact, StageContext, StageResult
 from thinkrec_trainer.errors import BadInput, StageError
-from thinkrec_trainer.fetch import cache_folder, source_fetcher
+from thinkrec_trainer.fetch import source_fetcher
 from thinkrec_trainer.logs import masked, secret_values
 from thinkrec_trainer.progress import ProgressLines
 from thinkrec_trainer.registry import stage_function

@@ -17,7 +17,7 @@ from thinkrec_crds.stages import AdapterParameters, BaseModelRef, ExpertParamete
 from thinkrec_inference.engine.base_model import BaseModel, load_base
 from thinkrec_inference.engine.device import Device, resolve, set_threads
 from thinkrec_inference.engine.errors import BaseModelError, BundleError
-from thinkrec_inference.engine.tokens import PromptEncoder
+from thinkrec_inference.engine.tokens import PromptEncoder, seam_sample
 from thinkrec_trainer.blocks import Block, PackedBlock
 from thinkrec_trainer.context import LocalArtifact, StageContext, StageResult
 from thinkrec_trainer.cursor import Cursor
@@ -30,8 +30,6 @@ from thinkrec_trainer.validation import Validator
 
 Parameters = AdapterParameters | ProjectorParameters | ExpertParameters
 CURVE_NAME = "curve.json"
-SEAM_ITEMS = 64
-"""Items, spread over the catalogue, on which the prompt's seam is proved before anything is trained."""
 LEAST_VALIDATION_USERS = 4
 
 
@@ -54,7 +52,7 @@ class Workbench:
         catalogue = read_catalogue(dataset, context.input("keywords"))
         encoder = PromptEncoder(base.tokenizer, PromptTemplate(), catalogue, users=timelines.users)
         with invalid_as_bad_input():
-            encoder.assert_seam(range(0, len(catalogue), max(1, len(catalogue) // SEAM_ITEMS)), soft=soft)
+            encoder.assert_seam(seam_sample(len(catalogue)), soft=soft)
         packer = Packer(encoder, base, soft=soft, warm=warm_users(dataset))
         return cls(base, device, timelines, packer, history_length)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The projector: a CF vector -> one soft token in the base model's embedding space (paper section 3.3, stage 2).
+"""The projector: a CF vector -> one soft token in the base model's embedding space (method.md, stage 6).
 
 Input row of a token: [vector (d), bias (1), flag (1)], where the flag is 1 for a user and 0 for an item; each dimension
 is standardised with the stored mean and deviation. Then fc1, ReLU, fc2.

@@ -22,11 +22,9 @@ from thinkrec_inference.engine.kv_pool import KvPool
 from thinkrec_inference.engine.lora import Fusion, LoraStack
 from thinkrec_inference.engine.packed import PackedModel, Piece
 from thinkrec_inference.engine.projector import Projector, soft_table
-from thinkrec_inference.engine.tokens import Encoded, History, PromptEncoder
+from thinkrec_inference.engine.tokens import Encoded, History, PromptEncoder, seam_sample
 
 ScoreKind = Literal["Yes", "YesMinusNo"]
-SEAM_ITEMS = 64
-"""Items whose seam is checked when a scorer is made, spread over the catalogue."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,7 +94,7 @@ class Scorer:
         users = 0 if collaborative is None else len(collaborative.user_vectors)
         self.base = base
         self.encoder = PromptEncoder(base.tokenizer, prompt or PromptTemplate(), catalogue, users=users)
-        self.encoder.assert_seam(_spread(len(self.encoder.catalogue), SEAM_ITEMS))
+        self.encoder.assert_seam(seam_sample(len(self.encoder.catalogue)))
         self.slots = len(adapters)
         stack = LoraStack.load(base.model, adapters, fusion=fusion) if adapters else None
         self.soft = None if projector is None or collaborative is None else soft_table(projector, collaborative)
@@ -178,8 +176,3 @@ def _chunks(pieces: Sequence[_Sized], budget: int) -> Iterator[list[_Sized]]:
         tokens += len(piece.tokens)
     if chunk:
         yield chunk
-
-
-def _spread(count: int, wanted: int) -> range:
-    """Return at most `wanted` indices spread evenly over `count`."""
-    return range(0, count, max(1, count // wanted))

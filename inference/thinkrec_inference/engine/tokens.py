@@ -57,6 +57,15 @@ class Encoded:
         return Encoded(self.ids + other.ids, self.slots + moved)
 
 
+SEAM_ITEMS = 64
+"""Items on which the seam is proved before a prompt is used, spread over the catalogue."""
+
+
+def seam_sample(count: int) -> range:
+    """Return indices spread evenly over a catalogue of `count` items, for `PromptEncoder.assert_seam`."""
+    return range(0, count, max(1, count // SEAM_ITEMS))
+
+
 class PromptEncoder:
     """Encodes prefixes and suffixes over one catalogue; not changed after it is made."""
 
