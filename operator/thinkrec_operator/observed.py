@@ -16,6 +16,7 @@ from pydantic import AwareDatetime
 
 from thinkrec_crds.artifact import Digest, Key, Progress, TerminationMessage
 from thinkrec_crds.contract import Contract
+from thinkrec_crds.group import FINALIZER
 from thinkrec_crds.model import ThinkRecModel
 
 
@@ -156,6 +157,15 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class ChildRef:
+    """A child that exists, by kind and name."""
+
+    kind: str
+    """As in ChildKind: Service, PodDisruptionBudget, HorizontalPodAutoscaler, Deployment (of the gateway)…"""
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """Everything one decision depends on."""
 
@@ -170,6 +180,21 @@ class Observed:
     """Key -> published result, for work known to be finished without a Job that says so."""
     revisions: tuple[RevisionRecord, ...] = ()
     serving: ServingObservation | None = None
+    gateway: ServingObservation | None = None
+    """The gateway's own Deployment, where there is one."""
+    other_children: tuple[ChildRef, ...] = ()
+    """Children of this model of kinds that no other field names; what is no longer wanted is found here."""
+    kinds: frozenset[str] = frozenset()
+    """Optional kinds that the cluster knows: JobSet, TrainJob, Workload."""
+    keys_elsewhere: frozenset[str] = frozenset()
+    """Stage keys that other models with the same store still use; a clean-up leaves them alone."""
+    cleanup: JobObservation | None = None
+    """The Job that removes a deleted model's artifacts; its `key` is empty."""
+
+    @property
+    def has_finalizer(self) -> bool:
+        """Return whether our finalizer holds the model back."""
+        return FINALIZER in self.model.metadata.finalizers
 
     @property
     def generation(self) -> int:

@@ -130,6 +130,12 @@ class ChildKind(StrEnum):
     JOB = "Job"
     CONFIG_MAP = "ConfigMap"
     CONTROLLER_REVISION = "ControllerRevision"
+    DEPLOYMENT = "Deployment"
+    SERVICE = "Service"
+    POD_DISRUPTION_BUDGET = "PodDisruptionBudget"
+    HORIZONTAL_POD_AUTOSCALER = "HorizontalPodAutoscaler"
+    JOB_SET = "JobSet"
+    TRAIN_JOB = "TrainJob"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +166,9 @@ class Plan:
     events: tuple[Event, ...]
     requeue_after: float | None
     """Seconds until the next decision even if nothing is reported; None waits for a change."""
+    finalizer: bool | None = None
+    """Whether our finalizer must be there (True, set before anything else) or must go (False, after everything else);
+    None leaves it as it is."""
 
     @property
     def jobs(self) -> tuple[JobChild, ...]:
