@@ -23,6 +23,8 @@ nothing of the components, which import-linter enforces. Bottom up:
     stage_kinds        the stages, and the version of what their output means
     stages             stage.json, and the key that names the work
     artifact           manifest, termination message, progress line, exit codes of a stage
+    scale_out          which stages become several processes, and what tells each its part
+    clean              clean.json: the artifacts that nobody needs any more
     bundle, prompt     the index of a bundle; the prompt template and its segments
     evaluation         what the evaluation found
     engine_api         gateway <-> Triton models <-> engine

@@ -91,8 +91,10 @@ class TerminationMessage(Contract):
     key: Key
     kind: StageKind
     digest: Digest | None = None
-    """Digest of the published manifest; absent when the stage failed."""
+    """Digest of the published manifest; absent when the stage failed, and where this pod made only a share of it."""
     uri: str | None = None
+    shard: str | None = None
+    """`<index>-of-<count>` from a pod that published its share and left the whole to another one; then no digest."""
     metrics: dict[str, float] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
     error: str | None = None
