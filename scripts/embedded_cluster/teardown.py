@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Remove everything that one cluster made; may be repeated, and works after a crash at any point."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from embedded_cluster import cgroups
+from embedded_cluster.errors import ClusterError
+from embedded_cluster.paths import State
+from embedded_cluster.processes import Processes
+
+
+def down(state: State) -> bool:
+    """End the processes, remove mounts, control groups and data; return whether there was anything.
+
+    Links, routes and packet filter rules live in the node's own network namespace and go with its last process.
+    """
+    if not state.folder.exists():
+        return False
+    _require_own(state.folder)
+    Processes(state).stop_all()
+    _unmount_below(state.folder)
+    cgroups.remove(state)
+    shutil.rmtree(state.folder)
+    return True
+
+
+def _require_own(folder: Path) -> None:
+    """Raise ClusterError where the folder holds anything but a cluster's state: it would be deleted."""
+    known = {"cluster.json", "kubeconfig", "certificates", "configuration", "processes", "logs", "etcd", "node"}
+    strangers = sorted(path.name for path in folder.iterdir() if path.name.lstrip(".").split(".")[0] not in
+                       {name.split(".")[0] for name in known})
+    if strangers:
+        raise ClusterError(f"{folder} is no cluster's state folder (it holds {', '.join(strangers[:3])}); nothing removed")
+
+
+def _unmount_below(folder: Path) -> None:
+    """Unmount what is mounted below the folder, the innermost first, so that removing it reaches no other data."""
+    for point in sorted(_mounts_below(folder), key=len, reverse=True):
+        subprocess.run(["umount", "--lazy", point], check=False)
+    if left := _mounts_below(folder):
+        raise ClusterError(f"{left[0]} is still mounted; unmount it, then run down again")
+
+
+def _mounts_below(folder: Path) -> list[str]:
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [point for point in points if point.startswith(f"{folder.resolve()}/")]

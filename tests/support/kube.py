@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures with a real Kubernetes: `control_plane` (no node, everyone can run it) and a fresh `namespace` for each test."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from embedded_cluster import cluster, programs
+from embedded_cluster.api import Api
+from embedded_cluster.cluster import Cluster
+from support.waiting import wait_for
+
+CRDS = Path(__file__).resolve().parents[2] / "crds"
+_CRD_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+
+def unavailable(reason: str) -> None:
+    """Skip the test, saying why; under CI=true a missing part is a failure instead."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason} (never skipped under CI=true)", pytrace=False)
+    pytest.skip(reason)
+
+
+def require_programs(names: tuple[str, ...]) -> None:
+    """Skip where programs are not built yet: a build takes longer than a test may."""
+    missing = [name for name in names if programs.find(name) is None]
+    if missing:
+        unavailable(f"{', '.join(missing)} not built yet; run `scripts/cluster build`")
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A control plane without a node, thinkrec's CRDs installed; shared by the whole session."""
+    require_programs(programs.CONTROL_PLANE)
+    running = cluster.start(tmp_path_factory.mktemp("control-plane") / "state", owned=True)
+    try:
+        install_crds(running.api)
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def namespace(control_plane: Cluster) -> Iterator[str]:
+    """A namespace for one test on `control_plane`; its deletion is started, not waited for."""
+    yield from fresh_namespace(control_plane.api)
+
+
+def fresh_namespace(api: Api) -> Iterator[str]:
+    """Make a namespace, yield its name, delete it."""
+    name = f"test-{secrets.token_hex(4)}"
+    api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    yield name
+    api.delete(f"/api/v1/namespaces/{name}")
+
+
+def install_crds(api: Api) -> None:
+    """Install crds/*.yaml and wait until the API server serves them."""
+    names = []
+    for path in sorted(CRDS.glob("*.yaml")):
+        for body in yaml.safe_load_all(path.read_text("utf-8")):
+            names.append(body["metadata"]["name"])
+            api.apply(f"{_CRD_PATH}/{names[-1]}", body, manager="thinkrec-tests")
+    for name in names:
+        wait_for(lambda name=name: _established(api, name), f"CRD {name} to be served")
+
+
+def _established(api: Api, name: str) -> bool:
+    body = api.get(f"{_CRD_PATH}/{name}")
+    conditions = {item["type"]: item["status"] for item in body.get("status", {}).get("conditions", [])}
+    if conditions.get("Established") != "True":
+        return False
+    group, plural, versions = body["spec"]["group"], body["spec"]["names"]["plural"], body["spec"]["versions"]
+    return all(api.find(f"/apis/{group}/{version['name']}/{plural}") is not None for version in versions)

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wait for something that another process does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_for(probe: Callable[[], T], what: str, *, seconds: float = 30.0, every: float = 0.05) -> T:
+    """Return the first true value of `probe()`; fail, naming what was waited for, when the time is over."""
+    deadline = time.monotonic() + seconds
+    while not (value := probe()):
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}; last answer: {value!r}"
+        time.sleep(every)
+    return value
