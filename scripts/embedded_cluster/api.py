@@ -20,7 +20,9 @@ class ApiError(Exception):
     def __init__(self, response: httpx.Response) -> None:
         self.code = response.status_code
         self.body: Body = _json(response)
-        super().__init__(f"{response.request.method} {response.request.url.path}: {self.code} {self.body.get('message')}")
+        super().__init__(
+            f"{response.request.method} {response.request.url.path}: {self.code} {self.body.get('message')}"
+        )
 
 
 class Api:

@@ -73,7 +73,9 @@ def etcd() -> Path:
 def _found(name: str) -> Path:
     path = find(name)
     if path is None:
-        raise ClusterError(f"{name} is not in {folder()} although its build ended well; remove that folder and try again")
+        raise ClusterError(
+            f"{name} is not in {folder()} although its build ended well; remove that folder and try again"
+        )
     return path
 
 
@@ -88,7 +90,9 @@ def _build(name: str, progress: str) -> None:
         environment = {**os.environ, "CGO_ENABLED": "0", "GOBIN": scratch, "GOFLAGS": "-trimpath"}
         done = subprocess.run(_command(name, version, scratch), cwd=GO_MODULE, env=environment)
         if done.returncode:
-            raise ClusterError(f"building {name} failed (its messages are above); Go needs the module proxy: `go env GOPROXY`")
+            raise ClusterError(
+                f"building {name} failed (its messages are above); Go needs the module proxy: `go env GOPROXY`"
+            )
         (Path(scratch) / name).rename(folder() / name)
     _say(f"Built {name} in {time.monotonic() - began:.0f} s")
 

@@ -31,10 +31,15 @@ def down(state: State) -> bool:
 def _require_own(folder: Path) -> None:
     """Raise ClusterError where the folder holds anything but a cluster's state: it would be deleted."""
     known = {"cluster.json", "kubeconfig", "certificates", "configuration", "processes", "logs", "etcd", "node"}
-    strangers = sorted(path.name for path in folder.iterdir() if path.name.lstrip(".").split(".")[0] not in
-                       {name.split(".")[0] for name in known})
+    strangers = sorted(
+        path.name
+        for path in folder.iterdir()
+        if path.name.lstrip(".").split(".")[0] not in {name.split(".")[0] for name in known}
+    )
     if strangers:
-        raise ClusterError(f"{folder} is no cluster's state folder (it holds {', '.join(strangers[:3])}); nothing removed")
+        raise ClusterError(
+            f"{folder} is no cluster's state folder (it holds {', '.join(strangers[:3])}); nothing removed"
+        )
 
 
 def _unmount_below(folder: Path) -> None:

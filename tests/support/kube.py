@@ -13,6 +13,7 @@ import yaml
 from embedded_cluster import cluster, programs
 from embedded_cluster.api import Api
 from embedded_cluster.cluster import Cluster
+
 from support.waiting import wait_for
 
 CRDS = Path(__file__).resolve().parents[2] / "crds"
