@@ -52,6 +52,9 @@ LABEL_KUEUE_QUEUE: Final = "kueue.x-k8s.io/queue-name"
 ANNOTATION_RETRAIN_REQUESTED: Final = f"{GROUP}/retrainRequestedAt"
 """A new value asks for one training run although nothing in spec changed; echoed in `status.lastHandledRetrainAt`."""
 
+ANNOTATION_SCHEDULED_FOR: Final = f"{GROUP}/scheduledFor"
+"""On a Job: the newest scheduled run that was started when it was created, as a retrain token."""
+
 ANNOTATION_RECONCILE_REQUESTED: Final = f"{GROUP}/reconcileRequestedAt"
 """A new value asks for one reconciliation now; echoed in `status.lastHandledReconcileAt`."""
 

@@ -26,7 +26,7 @@ from thinkrec_operator.plan import (
     SecretEnvironment,
     ServiceChild,
 )
-from thinkrec_operator.work import Results, StageView, retrain_token
+from thinkrec_operator.work import Results, StageView, retrain_token, scheduled_token
 
 STAGE_FILE = "stage.json"
 
@@ -36,7 +36,8 @@ _READS_BASE_MODEL = frozenset(StageKind) - {StageKind.DATASET, StageKind.COLLABO
 def owner_of(observed: Observed) -> Owner:
     """Return the model as the owner of its children."""
     meta = observed.model.metadata
-    return Owner(meta.name, meta.namespace, meta.uid, meta.generation, retrain_token(observed))
+    tokens = retrain_token(observed), scheduled_token(observed)
+    return Owner(meta.name, meta.namespace, meta.uid, meta.generation, *tokens)
 
 
 def stage_children(observed: Observed, view: StageView, results: Results, comparator: Comparator | None) -> list[Child]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from thinkrec_crds.conditions import ConditionType
-from thinkrec_crds.model_status import ModelStatus, StageStatus
+from thinkrec_crds.conditions import ConditionType, Reason
+from thinkrec_crds.model_status import Condition, ModelStatus, StageStatus
 from thinkrec_operator.plan import Event
 
 _MAX_MESSAGE = 1024
 _TOLD_WHEN_TRUE = (ConditionType.TRAINING_SUCCEEDED, ConditionType.EVALUATED, ConditionType.SERVING_READY)
 _WARNED_WHEN_FALSE = (ConditionType.EVALUATED, ConditionType.DATASET_READY)
+_NO_FAILURE = (Reason.JOBS_RUNNING, Reason.SUSPENDED, Reason.PENDING)
 _WARNED_WHEN_TRUE = (ConditionType.STALLED, ConditionType.STALE)
 
 
@@ -59,9 +60,15 @@ def _condition_events(before: ModelStatus, after: ModelStatus) -> Iterator[Event
             continue
         true, known = condition.status == "True", old is not None and old.status != "Unknown"
         warns = _WARNED_WHEN_TRUE if true else _WARNED_WHEN_FALSE if condition.status == "False" else ()
-        if condition.type in warns:
+        if condition.type in warns or _fails_behind_what_serves(condition, after):
             yield Event("Warning", condition.reason, condition.message)
         elif true and condition.type in _TOLD_WHEN_TRUE and (old is None or old.status != "True"):
             yield Event("Normal", condition.type, condition.message)
         elif condition.type == ConditionType.SUSPENDED and known and old is not None and old.status != condition.status:
             yield Event("Normal", condition.reason, condition.message)
+
+
+def _fails_behind_what_serves(condition: Condition, after: ModelStatus) -> bool:
+    """Return whether a training failed without a Stalled that tells it: one that only repeats what serves."""
+    failed = condition.type == ConditionType.TRAINING_SUCCEEDED and condition.status == "False"
+    return failed and condition.reason not in _NO_FAILURE and not after.is_true(ConditionType.STALLED)

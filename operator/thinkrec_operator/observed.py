@@ -43,6 +43,8 @@ class JobObservation:
     """Generation of the model that it was created for."""
     retrain: str | None = None
     """Retrain token in force when it was created."""
+    scheduled: str | None = None
+    """Newest scheduled run when it was created (annotation `thinkrec.io/scheduledFor`)."""
     attempts: int = 0
     """Times a process was started."""
     failures: int = 0
@@ -101,6 +103,8 @@ class RevisionData(Contract):
     """Token in the dataset's key: this revision was trained again without a spec change."""
     handled_retrain: str | None = None
     """Retrain annotation in force when it was made."""
+    handled_schedule: str | None = None
+    """Token of the newest scheduled run when it was made."""
     expert_names: tuple[str, ...]
     results: dict[str, TerminationMessage]
     """Role of each stage but `evaluate` -> what it published."""
@@ -155,6 +159,11 @@ class Settings:
     progress_period_seconds: int = 30
     """Least time between two looks at a running stage's progress."""
 
+    @property
+    def laptop(self) -> bool:
+        """Return whether there is no cluster: stages are processes, and nothing watches the clock."""
+        return self.relative_files
+
 
 @dataclass(frozen=True, slots=True)
 class ChildRef:
@@ -163,6 +172,17 @@ class ChildRef:
     kind: str
     """As in ChildKind: Service, PodDisruptionBudget, HorizontalPodAutoscaler, Deployment (of the gateway)…"""
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A child that the apiserver refused, and will refuse again until something changes."""
+
+    kind: str
+    name: str
+    reason: str
+    """The apiserver's own, for example Invalid or Forbidden."""
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +208,13 @@ class Observed:
     """Optional kinds that the cluster knows: JobSet, TrainJob, Workload."""
     keys_elsewhere: frozenset[str] = frozenset()
     """Stage keys that other models with the same store still use; a clean-up leaves them alone."""
+    refusals: tuple[Refusal, ...] = ()
+    """What the apiserver refused for this spec."""
     cleanup: JobObservation | None = None
     """The Job that removes a deleted model's artifacts; its `key` is empty."""
+
+    scheduled: str | None = None
+    """Token of the scheduled run in force; a driver leaves it None, a decision that starts a run fills it in."""
 
     @property
     def has_finalizer(self) -> bool:

@@ -30,6 +30,8 @@ class Owner:
     generation: int
     retrain: str | None = None
     """Retrain annotation in force."""
+    scheduled: str | None = None
+    """Token of the newest scheduled run."""
 
 
 @dataclass(frozen=True, slots=True)

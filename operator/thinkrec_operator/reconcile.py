@@ -7,6 +7,8 @@ or stopping between two of a plan's writes leads to the same end.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from thinkrec_crds.conditions import Reason
 from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_operator import children as build
@@ -17,6 +19,7 @@ from thinkrec_operator.observed import Observed, RevisionRecord
 from thinkrec_operator.plan import Child, ChildKind, ConfigMapChild, Deletion, Event, Plan
 from thinkrec_operator.revisions import Choice
 from thinkrec_operator.status import Facts, Failure
+from thinkrec_operator.turn import Turn, take
 from thinkrec_operator.unsupported import unsupported_fields
 from thinkrec_operator.work import Results, StageView
 
@@ -25,12 +28,15 @@ def reconcile(observed: Observed) -> Plan:
     """Return what must exist, what must go, the status, the events, and when to look again."""
     if observed.model.metadata.deletion_timestamp is not None:
         return _wind_down(observed)
-    results = work.finished_work(observed)
+    before, results = observed.model.status, work.finished_work(observed)
+    turn = take(observed, results)
+    if turn.start is not None:
+        observed = replace(observed, scheduled=turn.start)
     graph = work.current_graph(observed, results)
     views = work.view_stages(observed, graph, results)
-    made = revisions.candidate(observed, graph, results, work.retrain_token(observed))
+    made = revisions.candidate(observed, graph, results, work.handled_tokens(observed))
     choice = revisions.choose(observed, made)
-    facts = _facts(observed, graph, views, made, choice)
+    facts = _facts(observed, graph, views, made, choice, turn)
     refused = facts.failure is not None and facts.failure.reason == Reason.LOCAL_URI_NOT_SUPPORTED
     children = _children(facts, graph, results, refused=refused)
     conditions = status.first_conditions(observed) if observed.first_visit else status.conditions(facts)
@@ -39,7 +45,7 @@ def reconcile(observed: Observed) -> Plan:
         children=tuple(children),
         deletions=_deletions(facts, graph, results, children),
         status=written,
-        events=(*_first_warnings(observed), *events_between(observed.model.status, written)),
+        events=(*_first_warnings(observed), *turn.events, *events_between(before, written)),
         requeue_after=_requeue_after(facts),
     )
 
@@ -62,7 +68,12 @@ def _wind_down(observed: Observed) -> Plan:
 
 
 def _facts(
-    observed: Observed, graph: Graph, views: tuple[StageView, ...], made: RevisionRecord | None, choice: Choice
+    observed: Observed,
+    graph: Graph,
+    views: tuple[StageView, ...],
+    made: RevisionRecord | None,
+    choice: Choice,
+    turn: Turn,
 ) -> Facts:
     checked = None
     if made is not None:
@@ -75,13 +86,14 @@ def _facts(
         observed=observed,
         views=views,
         complete=graph.expert_count is not None,
-        failure=_failure(observed, graph, views, choice, checked),
+        failure=_failure(observed, graph, views, choice, checked, turn),
         background=background,
         made=made,
         gates=checked,
         target=choice.target,
         rolled_out=_rolled_out(observed, choice.target),
         answers=_answers(observed),
+        next_schedule_time=turn.next_time,
     )
 
 
@@ -99,6 +111,7 @@ def _failure(
     views: tuple[StageView, ...],
     choice: Choice,
     gates: revisions.GateCheck | None,
+    turn: Turn,
 ) -> Failure | None:
     relative = None if observed.settings.relative_files else _relative_uri(observed)
     if relative is not None:
@@ -107,6 +120,8 @@ def _failure(
     if choice.pin_missing:
         reason, pin = Reason.REVISION_NOT_FOUND, observed.model.spec.serving.revision
         return Failure(reason.value, f"`spec.serving.revision` is {pin}: {reason.meaning} {reason.remedy}")
+    if turn.problem:
+        return Failure(Reason.INVALID_SPEC.value, f"{turn.problem}.")
     failed = next((view for view in views if view.state == "Failed"), None)
     if failed is not None:
         return _stage_failure(failed)
@@ -207,7 +222,11 @@ def _requeue_after(facts: Facts) -> float | None:
     observed = facts.observed
     if observed.first_visit:
         return 0.0
-    moments = [status.stale_time(facts), *(view.job.next_attempt_time for view in facts.views if view.job)]
+    moments = [
+        status.stale_time(facts),
+        facts.next_schedule_time,
+        *(view.job.next_attempt_time for view in facts.views if view.job),
+    ]
     waits = [
         (moment - observed.now).total_seconds() for moment in moments if moment is not None and moment > observed.now
     ]

@@ -12,10 +12,11 @@ from thinkrec_crds.group import (
 )
 from thinkrec_crds.model_status import ArtifactStatus, Condition, MetricValue, ModelStatus, StageStatus
 from thinkrec_crds.stage_kinds import StageKind
+from thinkrec_operator import schedule
 from thinkrec_operator.names import artifact_uri, label_value
 from thinkrec_operator.observed import JobObservation, Observed
 from thinkrec_operator.status import Facts
-from thinkrec_operator.work import StageView, retrain_token
+from thinkrec_operator.work import StageView, retrain_token, scheduled_token
 
 
 def status_of(facts: Facts, conditions: tuple[Condition, ...], expert_count: int | None) -> ModelStatus:
@@ -37,8 +38,8 @@ def status_of(facts: Facts, conditions: tuple[Condition, ...], expert_count: int
         bundle=_artifact(observed, facts.views, StageKind.BUNDLE),
         metrics=_metrics(facts) or before.metrics,
         last_training_time=facts.made.data.created_time if facts.made else before.last_training_time,
-        last_schedule_time=before.last_schedule_time,
-        next_schedule_time=before.next_schedule_time,
+        last_schedule_time=schedule.time_of(scheduled_token(observed)),
+        next_schedule_time=facts.next_schedule_time,
         last_handled_retrain_at=retrain_token(observed) or before.last_handled_retrain_at,
         last_handled_reconcile_at=annotations.get(ANNOTATION_RECONCILE_REQUESTED) or before.last_handled_reconcile_at,
         replicas=serving.replicas if serving else None,

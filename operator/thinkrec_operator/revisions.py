@@ -25,6 +25,14 @@ class GateCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class Handled:
+    """The tokens that a new revision answers."""
+
+    retrain: str | None
+    scheduled: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Choice:
     """Which revision is to serve."""
 
@@ -80,7 +88,7 @@ def same_spec(record: RevisionRecord, spec: ModelSpec) -> bool:
 
 
 def candidate(
-    observed: Observed, graph: Graph, results: Mapping[str, TerminationMessage], handled_retrain: str | None
+    observed: Observed, graph: Graph, results: Mapping[str, TerminationMessage], handled: Handled
 ) -> RevisionRecord | None:
     """Return the revision that the graph's finished work makes, or None while bundle or evaluation is missing."""
     done = {stage.role: results[stage.key] for stage in graph.stages if stage.key in results}
@@ -103,14 +111,12 @@ def candidate(
     return RevisionRecord(
         name=revision_name(observed.model.metadata.name, bundle_key),
         number=last.number + 1 if last else 1,
-        data=_lineage(observed, graph, done, handled_retrain),
+        data=_lineage(observed, graph, done, handled),
         evaluation=evaluation,
     )
 
 
-def _lineage(
-    observed: Observed, graph: Graph, done: dict[str, TerminationMessage], handled_retrain: str | None
-) -> RevisionData:
+def _lineage(observed: Observed, graph: Graph, done: dict[str, TerminationMessage], handled: Handled) -> RevisionData:
     spec = observed.model.spec
     dataset = graph.find(StageKind.DATASET)
     return RevisionData(
@@ -122,7 +128,8 @@ def _lineage(
         generation=observed.generation,
         seed=spec.training.seed,
         retrain=getattr(dataset.parameters, "retrain", None) if dataset else None,
-        handled_retrain=handled_retrain,
+        handled_retrain=handled.retrain,
+        handled_schedule=handled.scheduled,
         expert_names=tuple(stage.title for stage in graph.stages if stage.kind is StageKind.EXPERT),
         results=done,
         created_time=observed.now,

@@ -56,6 +56,7 @@ class Facts:
     """The target answers on the least number of replicas and nothing older is left."""
     answers: bool
     """Some revision answers on the least number of replicas."""
+    next_schedule_time: datetime | None = None
 
     @property
     def unfinished(self) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from thinkrec_crds.model import ModelSpec
-from thinkrec_crds.spec_training import Schedule, StageOverride, Training
+from thinkrec_crds.spec_training import StageOverride, Training
 
 
 def unsupported_fields(spec: ModelSpec, *, local: bool = False) -> list[str]:
@@ -15,11 +15,9 @@ def unsupported_fields(spec: ModelSpec, *, local: bool = False) -> list[str]:
     A field goes from here in the change that makes it work.
     """
     found = [*_training(spec.training), *_serving(spec)]
-    if spec.schedule is not None:
-        found += _schedule(spec.schedule)
     if spec.artifacts.deletion_policy == "Delete":
         found.append("`spec.artifacts.deletionPolicy` Delete is not implemented: artifacts stay in the store.")
-    return found + (list(_images(spec)) if local else [])
+    return found + (list(_laptop(spec)) if local else [])
 
 
 def _training(training: Training) -> Iterator[str]:
@@ -51,13 +49,10 @@ def _serving(spec: ModelSpec) -> Iterator[str]:
         yield f"`spec.serving.autoscaling` is not implemented: nothing scales beyond `minReplicas`, {count}."
 
 
-def _schedule(schedule: Schedule) -> Iterator[str]:
-    if schedule.cron is not None:
-        yield f"`spec.schedule.cron` {schedule.cron!r} is not implemented: changes and the retrain annotation train."
-
-
-def _images(spec: ModelSpec) -> Iterator[str]:
-    """Yield what a driver without containers leaves out."""
+def _laptop(spec: ModelSpec) -> Iterator[str]:
+    """Yield what a driver without a cluster leaves out."""
+    if spec.schedule is not None and spec.schedule.cron is not None:
+        yield f"`spec.schedule.cron` {spec.schedule.cron!r} is left out on this machine: nothing watches the clock."
     named = [("spec.training.image", spec.training.image), ("spec.serving.image", spec.serving.image)]
     named += [(f"spec.training.stages[{stage.name}].image", stage.image) for stage in spec.training.stages]
     for where, image in named:

@@ -15,7 +15,7 @@ from thinkrec_crds.conditions import Reason
 from thinkrec_crds.group import ANNOTATION_RETRAIN_REQUESTED
 from thinkrec_crds.model_status import StageState
 from thinkrec_crds.stage_kinds import StageKind
-from thinkrec_operator import revisions
+from thinkrec_operator import revisions, schedule
 from thinkrec_operator.graph import Comparator, Graph, Stage, build_graph
 from thinkrec_operator.names import job_name
 from thinkrec_operator.observed import JobObservation, JobState, Observed
@@ -46,6 +46,16 @@ class StageView:
 def retrain_token(observed: Observed) -> str | None:
     """Return the retrain annotation in force."""
     return (observed.model.metadata.annotations or {}).get(ANNOTATION_RETRAIN_REQUESTED) or None
+
+
+def scheduled_token(observed: Observed) -> str | None:
+    """Return the token of the newest scheduled run, whoever remembers it: status, a Job of it, or the lineage."""
+    if observed.scheduled is not None:
+        return observed.scheduled
+    last, newest = observed.model.status.last_schedule_time, revisions.newest(observed.revisions)
+    told = [job.scheduled for job in observed.jobs]
+    told += [schedule.token(last) if last else None, newest.data.handled_schedule if newest else None]
+    return max((text for text in told if schedule.time_of(text) is not None and text), default=None)
 
 
 def finished_work(observed: Observed) -> dict[str, TerminationMessage]:
@@ -97,18 +107,31 @@ def chosen_groups(graph: Graph, results: Results) -> int | None:
 def effective_retrain(observed: Observed, results: Results) -> str | None:
     """Return the token that enters the dataset's key.
 
-    A new token asks for new keys only when the spec's work is already done; otherwise it merely retries what failed.
-    An old token stays in force, so that removing the annotation does not bring an older revision back.
+    A new token, of the annotation or of a scheduled run, asks for new keys only when the spec's work is already done;
+    otherwise it merely retries what failed. An old token stays in force, so that removing the annotation does not bring
+    an older revision back.
     """
     newest = revisions.newest(observed.revisions)
     if newest is None:
         return None
-    token, in_force = retrain_token(observed), newest.data.retrain
-    if token is None or token == newest.data.handled_retrain:
-        return in_force
-    bundle = graph_for(observed, results, in_force).find(StageKind.BUNDLE)
-    done = bundle is not None and any(record.bundle.key == bundle.key for record in observed.revisions)
-    return token if done else in_force
+    handled = newest.data
+    asked = (retrain_token(observed), handled.handled_retrain), (scheduled_token(observed), handled.handled_schedule)
+    new = next((token for token, known in asked if token is not None and token != known), None)
+    return new if new is not None and spec_is_done(observed, results) else handled.retrain
+
+
+def handled_tokens(observed: Observed) -> revisions.Handled:
+    """Return the tokens that a revision made now answers."""
+    return revisions.Handled(retrain_token(observed), scheduled_token(observed))
+
+
+def spec_is_done(observed: Observed, results: Results) -> bool:
+    """Return whether a revision of this spec exists already, so that training again only repeats it."""
+    newest = revisions.newest(observed.revisions)
+    if newest is None:
+        return False
+    bundle = graph_for(observed, results, newest.data.retrain).find(StageKind.BUNDLE)
+    return bundle is not None and any(record.bundle.key == bundle.key for record in observed.revisions)
 
 
 def compared_bundle(observed: Observed, graph: Graph) -> Comparator | None:

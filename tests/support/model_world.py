@@ -272,6 +272,7 @@ class World:
             state=JobState.PENDING,
             generation=child.owner.generation,
             retrain=child.owner.retrain,
+            scheduled=child.owner.scheduled,
             start_time=self.now,
         )
 

@@ -32,6 +32,8 @@ PURE = (
     "events",
     "children",
     "names",
+    "schedule",
+    "turn",
 )
 
 

@@ -38,7 +38,7 @@ def test_nothing_is_said_of_a_model_that_asks_for_nothing_special(local: bool) -
         ({"training": {"args": ["--x"], "image": "own:1"}}, []),
         ({"serving": {"gatewayImage": "gateway:1"}}, ["spec.serving.gatewayImage"]),
         ({"serving": {"autoscaling": {"minReplicas": 2, "maxReplicas": 3}}}, ["spec.serving.autoscaling"]),
-        ({"schedule": {"cron": "0 3 * * *"}}, ["spec.schedule.cron"]),
+        ({"schedule": {"cron": "0 3 * * *"}}, []),
         ({"schedule": {"maxStalenessSeconds": 3600}}, []),
         ({"artifacts": {"deletionPolicy": "Delete"}}, ["spec.artifacts.deletionPolicy"]),
     ],
@@ -51,12 +51,14 @@ def test_each_field_without_effect_is_named_once(changes: dict[str, Any], fields
 
 def test_on_a_laptop_images_and_replicas_are_left_out() -> None:
     changes = {
+        "schedule": {"cron": "0 3 * * *"},
         "training": {"image": "own:1", "stages": [{"name": "gate", "image": "gate:1"}]},
         "serving": {"image": "triton:1", "replicas": 3},
     }
     assert told(changes) == []
     named = [line.split("`")[1] for line in told(changes, local=True)]
     assert named == [
+        "spec.schedule.cron",
         "spec.training.image",
         "spec.serving.image",
         "spec.training.stages[gate].image",

@@ -56,6 +56,8 @@ def job(child: JobChild) -> Manifest:
     annotations = {ANNOTATION_GENERATION: str(child.owner.generation), ANNOTATION_STAGE_KEY: child.stage.key}
     if child.owner.retrain:
         annotations[group.ANNOTATION_RETRAIN_REQUESTED] = child.owner.retrain
+    if child.owner.scheduled:
+        annotations[group.ANNOTATION_SCHEDULED_FOR] = child.owner.scheduled
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
