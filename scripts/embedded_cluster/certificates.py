@@ -45,7 +45,7 @@ class Authority:
         self.pair = _write(folder, "ca", self._certificate, self._key)
 
     def issue(self, name: str, common_name: str, *, groups: Sequence[str] = (), hosts: Sequence[str] = ()) -> Pair:
-        """Issue a certificate for a client (no hosts) or for a server that is reached as `hosts`, and write both files."""
+        """Issue a certificate for a client (no hosts) or a server that is reached as `hosts`; write both files."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name(
             [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]

@@ -34,7 +34,7 @@ class ControlPlane:
         self._binaries: dict[str, Path] = {}
 
     def start(self, flags: Sequence[str] = ()) -> Api:
-        """Start everything and return when the API server is ready and controllers answer; `flags` go to the API server."""
+        """Start everything; return when the API server is ready and controllers work. `flags` go to the API server."""
         self._binaries = {"etcd": programs.etcd(), **programs.ensure(programs.CONTROL_PLANE)}
         self.authority = Authority(self._state.certificates)
         etcd_port, port = (*free_ports("127.0.0.1", 1), *free_ports(self._network.machine, 1))

@@ -12,6 +12,9 @@ from embedded_cluster.errors import ClusterError
 from embedded_cluster.paths import State
 from embedded_cluster.processes import Processes
 
+_KNOWN = {"cluster", "kubeconfig", "certificates", "configuration", "processes", "logs", "etcd", "node"}
+"""Names in a state folder, without what follows a dot (a file that is being written has its name and a number)."""
+
 
 def down(state: State) -> bool:
     """End the processes, remove mounts, control groups and data; return whether there was anything.
@@ -30,16 +33,10 @@ def down(state: State) -> bool:
 
 def _require_own(folder: Path) -> None:
     """Raise ClusterError where the folder holds anything but a cluster's state: it would be deleted."""
-    known = {"cluster.json", "kubeconfig", "certificates", "configuration", "processes", "logs", "etcd", "node"}
-    strangers = sorted(
-        path.name
-        for path in folder.iterdir()
-        if path.name.lstrip(".").split(".")[0] not in {name.split(".")[0] for name in known}
-    )
+    strangers = sorted(path.name for path in folder.iterdir() if path.name.lstrip(".").split(".")[0] not in _KNOWN)
     if strangers:
-        raise ClusterError(
-            f"{folder} is no cluster's state folder (it holds {', '.join(strangers[:3])}); nothing removed"
-        )
+        held = ", ".join(strangers[:3])
+        raise ClusterError(f"{folder} is no cluster's state folder (it holds {held}); nothing was removed")
 
 
 def _unmount_below(folder: Path) -> None:

@@ -98,9 +98,9 @@ def test_an_error_of_the_callback_reaches_the_test(control_plane: Cluster, names
     def broken(pod: dict[str, Any]) -> Outcome:
         raise KeyError("no outcome for this pod")
 
-    with (
-        pytest.raises(AssertionError, match="no outcome for this pod"),
-        PretendKubelet(control_plane, broken) as kubelet,
-    ):
-        create_job(control_plane, namespace, "odd")
-        wait_for(lambda: kubelet.ran, "the pod to be seen")
+    kubelet = PretendKubelet(control_plane, broken)
+    kubelet.__enter__()
+    create_job(control_plane, namespace, "odd")
+    wait_for(lambda: kubelet.ran, "the pod to be seen")
+    with pytest.raises(AssertionError, match="no outcome for this pod"):
+        kubelet.__exit__(None, None, None)

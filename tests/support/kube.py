@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures with a real Kubernetes: `control_plane` (no node, everyone can run it) and a fresh `namespace` for each test."""
+"""Fixtures with a real Kubernetes: `control_plane` (without a node) and a fresh `namespace` for each test."""
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 from collections.abc import Iterator
@@ -68,7 +69,7 @@ def install_crds(api: Api) -> None:
             names.append(body["metadata"]["name"])
             api.apply(f"{_CRD_PATH}/{names[-1]}", body, manager="thinkrec-tests")
     for name in names:
-        wait_for(lambda name=name: _established(api, name), f"CRD {name} to be served")
+        wait_for(functools.partial(_established, api, name), f"CRD {name} to be served")
 
 
 def _established(api: Api, name: str) -> bool:

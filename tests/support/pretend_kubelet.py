@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plays the kubelet of one node without running anything, through the real API: what comes of each pod is a callback's word.
+"""Plays the kubelet of one node without running anything: what becomes of each pod is a callback's word.
 
 The real scheduler binds the pods (so quotas of extended resources count), the real Job and Deployment controllers make
 and count them; this writes what a kubelet would: phases, container states, termination messages, addresses, the last
