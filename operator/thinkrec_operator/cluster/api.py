@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our own calls to the apiserver, and the only place that makes them: each one is counted and timed.
+
+The generated client's transport is used (TLS, proxies, token renewal), its generated types are not: what is written
+are rendered manifests, what comes back goes to `records` at once. Discovery of the dynamic client is left out too: it
+keeps a cache file under a name that can be guessed, and the kinds here are known (docs/adr/0010).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio.client import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+
+from thinkrec_crds import group
+from thinkrec_operator.cluster.errors import ApiError, from_response
+from thinkrec_operator.cluster.metrics import Metrics
+from thinkrec_operator.cluster.resources import Resource
+
+Body = Mapping[str, Any]
+"""A Kubernetes object as JSON; `records` turns it into a frozen value."""
+
+REQUEST_SECONDS: Final = 30.0
+PAGE: Final = 500
+_APPLY: Final = "application/apply-patch+yaml"
+_JSON_PATCH: Final = "application/json-patch+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list."""
+
+    version: int
+    """Resource version of the moment that the whole list shows."""
+    items: list[dict[str, Any]]
+
+
+class Api:
+    """The apiserver."""
+
+    def __init__(self, configuration: Configuration, metrics: Metrics) -> None:
+        """Open no connection yet."""
+        self._configuration = configuration
+        self._rest = RESTClientObject(configuration)
+        self._metrics = metrics
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._rest.close()
+
+    async def pages(self, resource: Resource, namespace: str | None, *, selector: str = "") -> AsyncIterator[Page]:
+        """Yield every object of a kind, page by page, all as of one moment."""
+        token = ""
+        while True:
+            query = {"limit": str(PAGE), "labelSelector": selector, "continue": token}
+            found = await self._call("list", resource, resource.path(namespace), query=query)
+            meta = found.get("metadata") or {}
+            yield Page(int(meta.get("resourceVersion") or 0), found.get("items") or [])
+            token = meta.get("continue") or ""
+            if not token:
+                return
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Body:
+        """Return one object; raise ApiError(404) where it is not."""
+        return await self._call("get", resource, resource.path(namespace, name))
+
+    async def apply(self, resource: Resource, manifest: Body) -> Body:
+        """Create the object or bring our own fields to what the manifest says (server-side apply); return it."""
+        meta = manifest["metadata"]
+        path = resource.path(meta["namespace"], meta["name"])
+        return await self._apply(resource, path, manifest)
+
+    async def apply_status(self, resource: Resource, manifest: Body) -> Body:
+        """Write the status subresource by server-side apply; raise ApiError(404) where the object is gone."""
+        meta = manifest["metadata"]
+        path = resource.path(meta["namespace"], meta["name"], "status")
+        return await self._apply(resource, path, manifest)
+
+    async def _apply(self, resource: Resource, path: str, manifest: Body) -> Body:
+        query = {"fieldManager": group.FIELD_MANAGER, "force": "true"}
+        return await self._call("apply", resource, path, query=query, body=manifest, content_type=_APPLY)
+
+    async def create(self, resource: Resource, namespace: str, manifest: Body) -> Body:
+        """Create an object; raise ApiError(409) where one of that name exists."""
+        query = {"fieldManager": group.FIELD_MANAGER}
+        return await self._call("create", resource, resource.path(namespace), query=query, body=manifest)
+
+    async def set_finalizers(
+        self, resource: Resource, namespace: str, name: str, *, version: str, finalizers: list[str]
+    ) -> Body:
+        """Replace the finalizers of an object that still has this resource version; else raise ApiError(409 or 422)."""
+        patch = [
+            {"op": "test", "path": "/metadata/resourceVersion", "value": version},
+            {"op": "add", "path": "/metadata/finalizers", "value": finalizers},
+        ]
+        path = resource.path(namespace, name)
+        return await self._call("patch", resource, path, body=patch, content_type=_JSON_PATCH)
+
+    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str | None = None) -> None:
+        """Delete an object and then what it owns; one that is gone, or was replaced, is left alone."""
+        body: dict[str, Any] = {"propagationPolicy": "Background"}
+        if uid:
+            body["preconditions"] = {"uid": uid}
+        try:
+            await self._call("delete", resource, resource.path(namespace, name), body=body)
+        except ApiError as error:
+            if not (error.not_found or (error.conflict and uid)):
+                raise
+
+    async def log(self, resource: Resource, namespace: str, name: str, *, container: str, lines: int) -> str:
+        """Return the last lines of a container's log."""
+        query = {"container": container, "tailLines": str(lines), "limitBytes": str(64 * 1024)}
+        raw = await self._raw("get", resource, resource.path(namespace, name, "log"), query=query)
+        return raw.decode(errors="replace")
+
+    async def serves(self, resource: Resource) -> bool:
+        """Return whether the apiserver knows this kind in this version."""
+        try:
+            listed = await self._call("get", resource, resource.root)
+        except ApiError as error:
+            if error.not_found:
+                return False
+            raise
+        return any(item.get("name") == resource.plural for item in listed.get("resources") or ())
+
+    async def _call(
+        self,
+        verb: str,
+        resource: Resource,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        raw = await self._raw(verb, resource, path, query=query, body=body, content_type=content_type)
+        found: dict[str, Any] = json.loads(raw)
+        return found
+
+    async def _raw(
+        self,
+        verb: str,
+        resource: Resource,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+    ) -> bytes:
+        given = {name: value for name, value in (query or {}).items() if value}
+        url = f"{self._configuration.host}{path}" + (f"?{urlencode(given)}" if given else "")
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        if token := await self._configuration.get_api_key_with_prefix("BearerToken"):
+            headers["Authorization"] = token
+        code = 0
+        try:
+            response = await self._rest.request(  # type: ignore[no-untyped-call]
+                _METHODS[verb], url, headers=headers, body=body, _request_timeout=aiohttp.ClientTimeout(REQUEST_SECONDS)
+            )
+            code, answer = response.status, await response.read()
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise ApiError(0, "Unreachable", f"{verb} {path}: {type(error).__name__}: {error}") from error
+        finally:
+            self._metrics.api_requests.labels(verb, resource.kind, str(code)).inc()
+        if code >= 400:
+            raise from_response(code, response.headers, answer)
+        return bytes(answer)
+
+
+_METHODS: Final = {
+    "list": "GET",
+    "get": "GET",
+    "apply": "PATCH",
+    "patch": "PATCH",
+    "create": "POST",
+    "delete": "DELETE",
+}

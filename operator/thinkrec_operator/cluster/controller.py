@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop of one worker: take a key, observe, decide, apply, and note when to look again."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from thinkrec_operator.cluster import resources
+from thinkrec_operator.cluster.api import Api
+from thinkrec_operator.cluster.apply import Applier
+from thinkrec_operator.cluster.errors import ApiError
+from thinkrec_operator.cluster.jobs import JobRecord
+from thinkrec_operator.cluster.metrics import Metrics
+from thinkrec_operator.cluster.objects import Unreadable, parsed_model
+from thinkrec_operator.cluster.observe import UnreadableNeighbour, lost_jobs, observe
+from thinkrec_operator.cluster.progress import ProgressReader
+from thinkrec_operator.cluster.refusals import Refusals
+from thinkrec_operator.cluster.unreadable import unreadable_status
+from thinkrec_operator.cluster.view import View
+from thinkrec_operator.cluster.workqueue import Key, WorkQueue
+from thinkrec_operator.observed import Settings
+from thinkrec_operator.reconcile import reconcile
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a controller works with."""
+
+    api: Api
+    view: View
+    queue: WorkQueue
+    applier: Applier
+    refusals: Refusals
+    progress: ProgressReader
+    metrics: Metrics
+    settings: Settings
+    kinds: Callable[[], frozenset[str]]
+    """Optional kinds that the cluster knows."""
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
+class Controller:
+    """Reconciles models from the queue; several workers may share one."""
+
+    def __init__(self, parts: Parts) -> None:
+        """Use these parts."""
+        self._parts = parts
+
+    async def work(self) -> None:
+        """Take keys for ever; a failure of one is told and comes back later, and hurts no other."""
+        queue = self._parts.queue
+        while True:
+            key = await queue.get()
+            try:
+                await self._visit(key)
+            finally:
+                queue.done(key)
+
+    async def _visit(self, key: Key) -> None:
+        metrics, start = self._parts.metrics, time.perf_counter()
+        result = "error"
+        try:
+            result = await self._reconcile(key)
+        except ApiError as error:
+            result = await self._failed(key, error)
+        except UnreadableNeighbour as error:
+            wait = self._parts.queue.retry(key)
+            _log.warning("%s/%s is kept: %s; again in %.0f s", *key, error, wait)
+        except Exception:  # a defect in one model's path must neither stop the worker nor be lost
+            wait = self._parts.queue.retry(key)
+            _log.exception("%s/%s: unexpected; again in %.1f s", *key, wait)
+        finally:
+            metrics.reconciles.labels(result).inc()
+            metrics.reconcile_duration.observe(time.perf_counter() - start)
+
+    async def _reconcile(self, key: Key) -> str:
+        parts = self._parts
+        record = parts.view.model(key)
+        if record is None:
+            parts.queue.drop(key)
+            parts.metrics.forget(*key)
+            return "gone"
+        model = parsed_model(record)
+        if isinstance(model, Unreadable):
+            return await self._unreadable(model)
+        if await self._make_lost_jobs_again(key):
+            return "lost"
+        await self._read_progress(key)
+        seen = observe(
+            parts.view,
+            key,
+            model,
+            settings=parts.settings,
+            now=parts.clock(),
+            kinds=parts.kinds(),
+            progress=parts.progress.newest,
+        )
+        observed = replace(seen, refusals=parts.refusals.of(key))
+        plan = reconcile(observed)
+        again = await parts.applier.apply(key, model, plan, now=observed.now)
+        parts.metrics.model(*key, plan.status)
+        parts.metrics.stages(model.status, plan.status)
+        parts.queue.forget(key)
+        if again:
+            parts.queue.add(key)
+        elif plan.requeue_after is not None:
+            parts.queue.add_after(key, plan.requeue_after)
+        return "done"
+
+    async def _unreadable(self, model: Unreadable) -> str:
+        """Tell in the status what is wrong with a model that cannot be read; only its change or ours can help."""
+        manifest = unreadable_status(model, self._parts.clock())
+        key = (model.namespace, model.name)
+        self._parts.view.put(resources.MODEL, await self._parts.api.apply_status(resources.MODEL, manifest))
+        _log.warning("%s/%s: %s", *key, model.message)
+        return "unreadable"
+
+    async def _read_progress(self, key: Key) -> None:
+        children = self._parts.view.children(key)
+        if children.jobs:
+            await self._parts.progress.refresh(key[0], tuple(children.jobs.values()), tuple(children.pods.values()))
+
+    async def _make_lost_jobs_again(self, key: Key) -> bool:
+        """Delete Jobs whose results nobody can name any more; the stage finds its artifact and ends at once."""
+        lost = False
+        for job in tuple(lost_jobs(self._parts.view, key)):
+            await self._list_pods(key, job)
+            if any(found.uid == job.uid for found in lost_jobs(self._parts.view, key)):
+                _log.warning("%s/%s: Job %s succeeded, but its Pods are gone; it runs again", *key, job.name)
+                await self._parts.api.delete(resources.BY_KIND[job.kind], key[0], job.name, uid=job.uid)
+                lost = True
+        return lost
+
+    async def _list_pods(self, key: Key, job: JobRecord) -> None:
+        """Ask the apiserver itself: the watch of Pods may be behind the watch of Jobs."""
+        selector = f"{resources.OURS},batch.kubernetes.io/job-name={job.name}"
+        async for page in self._parts.api.pages(resources.POD, key[0], selector=selector):
+            for body in page.items:
+                self._parts.view.put(resources.POD, body)
+
+    async def _failed(self, key: Key, error: ApiError) -> str:
+        wait = self._parts.queue.retry(key, after=error.retry_after)
+        if error.conflict or error.not_found or error.status == 422:
+            await self._look_again(key)
+        level = logging.INFO if error.conflict else logging.WARNING
+        _log.log(level, "%s/%s: %s; again in %.1f s", *key, error, wait)
+        return "conflict" if error.conflict else "api-error"
+
+    async def _look_again(self, key: Key) -> None:
+        """Read the model anew where somebody else was faster, or where it is gone."""
+        record = self._parts.view.model(key)
+        try:
+            self._parts.view.put(resources.MODEL, await self._parts.api.get(resources.MODEL, *key))
+        except ApiError as error:
+            if error.not_found and record is not None:
+                self._parts.view.remove(resources.MODEL, record.body)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether an object still is what we wrote: every value of ours is there, whatever others added. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from thinkrec_crds import group
+from thinkrec_operator.manifests.quantities import quantity
+from thinkrec_operator.names import content_hash
+
+ANNOTATION_APPLIED = f"{group.GROUP}/applied-hash"
+"""Digest of the whole manifest that was applied last; finds what a manifest no longer says."""
+
+
+def stamped(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest with its own digest as an annotation."""
+    meta = manifest["metadata"]
+    annotations = {**(meta.get("annotations") or {}), ANNOTATION_APPLIED: content_hash(manifest)}
+    return {**manifest, "metadata": {**meta, "annotations": annotations}}
+
+
+def covers(live: Any, wanted: Any) -> bool:
+    """Return whether `live` has everything `wanted` says.
+
+    Objects may have more members and lists more elements (defaults, sidecars, another manager's fields); an element of
+    a list of objects may stand at another place. Quantities are compared as numbers, because the apiserver rewrites
+    them ("1000m" becomes "1").
+    """
+    if isinstance(wanted, Mapping):
+        if not wanted:
+            return live is None or isinstance(live, Mapping)
+        return isinstance(live, Mapping) and all(covers(live.get(name), item) for name, item in wanted.items())
+    if isinstance(wanted, list | tuple):
+        return _covers_list(live, wanted)
+    return live == wanted or _same_quantity(live, wanted)
+
+
+def _covers_list(live: Any, wanted: Sequence[Any]) -> bool:
+    if not wanted:
+        return live is None or isinstance(live, list | tuple)
+    if not isinstance(live, list | tuple):
+        return False
+    if isinstance(wanted[0], Mapping):
+        return all(any(covers(candidate, item) for candidate in live) for item in wanted)
+    return list(live) == list(wanted)
+
+
+def _same_quantity(live: Any, wanted: Any) -> bool:
+    if not isinstance(live, str | int) or not isinstance(wanted, str | int) or isinstance(wanted, bool):
+        return False
+    try:
+        return quantity(live) == quantity(wanted)
+    except ValueError:
+        return False

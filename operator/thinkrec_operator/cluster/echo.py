@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Notices a dead watch: what was written or listed must come back through the watch of its kind.
+
+A watch can fall silent while the process looks well (a load balancer that dropped the connection, a lost task). Quiet
+hours look the same, so silence alone proves nothing; a write that never returns does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from thinkrec_operator.cluster import resources
+from thinkrec_operator.cluster.metrics import Metrics
+from thinkrec_operator.cluster.resources import Resource
+
+PATIENCE_SECONDS: Final = 90.0
+"""Longer than Kopf needs to notice a stalled stream (70 s) and to resume it."""
+_MAX_EXPECTED: Final = 20_000
+
+_WATCHED: Final = (resources.MODEL, *resources.WATCHED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    kind: str
+    version: int
+    since: float
+
+
+class Echo:
+    """Objects whose newest version has not come through a watch yet."""
+
+    def __init__(self, metrics: Metrics, clock: Callable[[], float]) -> None:
+        """Count time with `clock`, in seconds."""
+        self._clock = clock
+        self._expected: dict[str, _Expected] = {}
+        self._heard = {resource.kind: clock() for resource in _WATCHED}
+        for kind in self._heard:
+            metrics.watch_age.labels(kind).set_function(partial(self.age, kind))
+
+    def expect(self, resource: Resource, body: Mapping[str, Any]) -> None:
+        """Await this version, which is news to the view, in the watch of its kind."""
+        meta = body["metadata"]
+        uid, version = meta["uid"], int(meta["resourceVersion"])
+        if resource not in _WATCHED or len(self._expected) >= _MAX_EXPECTED:
+            return
+        waiting = self._expected.get(uid)
+        since = waiting.since if waiting else self._clock()
+        self._expected[uid] = _Expected(resource.kind, version, since)
+
+    def heard(self, resource: Resource, body: Mapping[str, Any]) -> None:
+        """Note what a watch delivered."""
+        meta = body["metadata"]
+        uid, version = meta["uid"], int(meta["resourceVersion"])
+        self._heard[resource.kind] = self._clock()
+        waiting = self._expected.get(uid)
+        if waiting is not None and waiting.version <= version:
+            del self._expected[uid]
+        elif waiting is not None:
+            # An older version shows that the watch lives; the awaited one is on its way.
+            self._expected[uid] = _Expected(waiting.kind, waiting.version, self._clock())
+
+    def age(self, kind: str) -> float:
+        """Return the seconds since the watch of a kind last delivered anything."""
+        return self._clock() - self._heard[kind]
+
+    def dead(self) -> tuple[str, ...]:
+        """Return the kinds whose watch owes us something for too long."""
+        late = self._clock() - PATIENCE_SECONDS
+        return tuple(sorted({item.kind for item in self._expected.values() if item.since < late}))

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far running stages are: the newest progress line of a Pod's log, read at most once a period."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from pydantic import ValidationError
+
+from thinkrec_crds.artifact import Progress
+from thinkrec_operator.cluster import resources
+from thinkrec_operator.cluster.api import Api
+from thinkrec_operator.cluster.errors import ApiError
+from thinkrec_operator.cluster.jobs import JobRecord
+from thinkrec_operator.cluster.pods import PodRecord
+from thinkrec_operator.manifests.training import CONTAINER
+
+_LINES = 20
+
+
+class ProgressReader:
+    """The newest progress of each Job at work, by its uid."""
+
+    def __init__(self, api: Api, *, period: float, clock: Callable[[], float]) -> None:
+        """Read through `api`; `clock` counts seconds."""
+        self._api = api
+        self._period = period
+        self._clock = clock
+        self._read: dict[str, float] = {}
+        self.newest: dict[str, Progress] = {}
+
+    async def refresh(self, namespace: str, jobs: Iterable[JobRecord], pods: Iterable[PodRecord]) -> None:
+        """Read the logs that are due; drop what is known of Jobs that ended."""
+        running = [pod for pod in pods if pod.job is not None and pod.phase == "Running" and not pod.deleting]
+        for job in jobs:
+            if job.finished:
+                self._read.pop(job.uid, None)
+                self.newest.pop(job.uid, None)
+                continue
+            pod = next((pod for pod in running if pod.job == job.name), None)
+            if pod is not None and self._clock() - self._read.get(job.uid, float("-inf")) >= self._period:
+                self._read[job.uid] = self._clock()
+                await self._look(namespace, job, pod)
+
+    async def _look(self, namespace: str, job: JobRecord, pod: PodRecord) -> None:
+        try:
+            log = await self._api.log(resources.POD, namespace, pod.name, container=CONTAINER, lines=_LINES)
+        except ApiError:
+            return  # the container is about to start or just ended, or its kubelet is away: progress is a courtesy
+        if (found := newest_progress(log, job.key)) is not None:
+            self.newest[job.uid] = found
+
+
+def newest_progress(log: str, key: str) -> Progress | None:
+    """Return the newest whole progress line for this key, or None."""
+    for line in reversed(log.splitlines()):
+        if not line.startswith("{"):
+            continue
+        try:
+            found = Progress.from_json(line)
+        except ValidationError:
+            continue  # cut short, or a library's own output
+        if found.key == key:
+            return found
+    return None

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the apiserver refused for good: told once, and tried again only when something changed.
+
+A Job whose podTemplate is invalid, a namespace without quota, a policy that forbids it: the same call would be refused
+every time. It is made again when the manifest is another one, or at the next resync (an administrator may have acted).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from thinkrec_operator.cluster.drift import ANNOTATION_APPLIED
+from thinkrec_operator.cluster.errors import ApiError
+from thinkrec_operator.cluster.pods import without_secrets
+from thinkrec_operator.cluster.workqueue import Key
+from thinkrec_operator.observed import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    digest: str
+    refusal: Refusal
+
+
+class Refusals:
+    """The latest refusal of each child."""
+
+    def __init__(self) -> None:
+        """Know of none."""
+        self._found: dict[Key, dict[str, _Entry]] = {}
+
+    def of(self, key: Key) -> tuple[Refusal, ...]:
+        """Return what was refused for a model, in the order of names."""
+        found = self._found.get(key, {})
+        return tuple(found[name].refusal for name in sorted(found))
+
+    def add(self, key: Key, manifest: Mapping[str, Any], error: ApiError) -> None:
+        """Remember a refusal of this very manifest."""
+        name = manifest["metadata"]["name"]
+        refusal = Refusal(manifest["kind"], name, error.reason, without_secrets(error.message))
+        self._found.setdefault(key, {})[name] = _Entry(_digest(manifest), refusal)
+
+    def stands(self, key: Key, manifest: Mapping[str, Any]) -> bool:
+        """Return whether this very manifest was refused and nothing changed since."""
+        entry = self._found.get(key, {}).get(manifest["metadata"]["name"])
+        return entry is not None and entry.digest == _digest(manifest)
+
+    def keep(self, key: Key, names: set[str]) -> None:
+        """Forget refusals of children that are no longer wanted."""
+        found = self._found.get(key)
+        if found is None:
+            return
+        for name in set(found) - names:
+            del found[name]
+        if not found:
+            del self._found[key]
+
+    def clear(self) -> set[Key]:
+        """Forget them all, so that each is tried once more; return whose they were."""
+        keys = set(self._found)
+        self._found.clear()
+        return keys
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    digest: str = manifest["metadata"]["annotations"][ANNOTATION_APPLIED]
+    return digest

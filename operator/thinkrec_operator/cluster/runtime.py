@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process: list everything once, start the workers, then watch, until told to end or a part fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import AsyncExitStack, suppress
+
+import kopf
+
+from thinkrec_operator.cluster import credentials, handlers, resources
+from thinkrec_operator.cluster.api import Api
+from thinkrec_operator.cluster.apply import Applier
+from thinkrec_operator.cluster.config import OperatorConfig
+from thinkrec_operator.cluster.controller import Controller, Parts
+from thinkrec_operator.cluster.echo import Echo
+from thinkrec_operator.cluster.errors import ApiError
+from thinkrec_operator.cluster.health import Health, measure_lag, serving
+from thinkrec_operator.cluster.metrics import Metrics
+from thinkrec_operator.cluster.progress import ProgressReader
+from thinkrec_operator.cluster.refusals import Refusals
+from thinkrec_operator.cluster.resync import Resync
+from thinkrec_operator.cluster.view import View
+from thinkrec_operator.cluster.workqueue import WorkQueue
+
+FIRST_LIST_SECONDS = 2.0
+"""Pause between tries of the first list, while the apiserver or the CRDs are not there yet."""
+DRAIN_SECONDS = 20.0
+"""Time that writes at work get to end."""
+
+_log = logging.getLogger(__name__)
+
+
+class Operator:
+    """Everything one process needs, wired together."""
+
+    def __init__(self, config: OperatorConfig) -> None:
+        """Prepare; nothing is contacted before `run`."""
+        self._config = config
+        self._metrics = Metrics()
+        self._view = View()
+        self._queue = WorkQueue()
+        self._refusals = Refusals()
+        self._echo = Echo(self._metrics, time.monotonic)
+        self._health = Health(self._echo)
+        self._metrics.queue_depth.set_function(lambda: len(self._queue))
+
+    async def run(self) -> None:
+        """Work until SIGTERM; raise what ended a watch, so that the process ends and Kubernetes starts it again."""
+        config = self._config
+        configuration = await credentials.load()
+        configuration.connection_pool_maxsize = config.workers * 2
+        api = Api(configuration, self._metrics)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(api.close)
+            await stack.enter_async_context(
+                serving(self._health, self._metrics, health_port=config.health_port, metrics_port=config.metrics_port)
+            )
+            resync = Resync(api, self._view, config.namespaces, self._echo)
+            await self._first_list(resync)
+            controller = Controller(self._parts(api, resync))
+            tasks = [asyncio.create_task(controller.work(), name=f"worker-{n}") for n in range(config.workers)]
+            tasks.append(asyncio.create_task(self._resync_for_ever(resync), name="resync"))
+            tasks.append(asyncio.create_task(measure_lag(self._metrics), name="lag"))
+            self._health.ready = True
+            registry = handlers.build(handlers.Sink(self._view, self._queue, self._echo), configuration, resync.kinds)
+            try:
+                await self._watch(registry, tasks)
+            finally:
+                await self._drain(tasks)
+
+    def _parts(self, api: Api, resync: Resync) -> Parts:
+        config = self._config
+        return Parts(
+            api=api,
+            view=self._view,
+            queue=self._queue,
+            applier=Applier(api, self._view, refusals=self._refusals, echo=self._echo),
+            refusals=self._refusals,
+            progress=ProgressReader(api, period=config.progress_period_seconds, clock=time.monotonic),
+            metrics=self._metrics,
+            settings=config.settings,
+            kinds=lambda: resync.kinds,
+        )
+
+    async def _first_list(self, resync: Resync) -> None:
+        """List everything before the first decision: one made on half a view would create what is there already."""
+        start = time.monotonic()
+        while True:
+            try:
+                await resync.run()
+                break
+            except ApiError as error:
+                hint = ""
+                if error.not_found:
+                    hint = f"; is the CRD {resources.MODEL.plural}.{resources.MODEL.group} installed?"
+                _log.warning("cannot list yet: %s%s; again in %.0f s", error, hint, FIRST_LIST_SECONDS)
+                await asyncio.sleep(FIRST_LIST_SECONDS)
+        for key in self._view:
+            self._queue.add(key)
+        _log.info("listed %d models in %.1f s", len(self._view), time.monotonic() - start)
+
+    async def _resync_for_ever(self, resync: Resync) -> None:
+        while True:
+            await asyncio.sleep(self._config.resync_seconds)
+            before = resync.kinds
+            try:
+                changed = await resync.run()
+            except ApiError as error:
+                _log.warning("resync failed: %s; again in %d s", error, self._config.resync_seconds)
+                continue
+            for key in changed | self._refusals.clear():
+                self._queue.add(key)
+            if resync.kinds != before:
+                raise KindsChanged(f"the cluster now knows {sorted(resync.kinds)}; watches are set up by a restart")
+
+    async def _watch(self, registry: kopf.OperatorRegistry, tasks: list[asyncio.Task[None]]) -> None:
+        """Run Kopf until SIGTERM; end it when one of our own tasks ends, which none should."""
+        stop = asyncio.Event()
+        namespaces = self._config.namespaces
+        watching = asyncio.create_task(
+            kopf.operator(
+                registry=registry,
+                standalone=True,
+                clusterwide=not namespaces,
+                namespaces=namespaces,
+                stop_flag=stop,
+            ),
+            name="kopf",
+        )
+        done, _ = await asyncio.wait([watching, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        self._health.ending = True
+        stop.set()
+        await asyncio.wait([watching], timeout=DRAIN_SECONDS)
+        for task in done:
+            task.result()
+
+    async def _drain(self, tasks: list[asyncio.Task[None]]) -> None:
+        """Let decisions at work be written to the end, then stop."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while self._queue.busy and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError, KindsChanged):
+                await task
+
+
+class KindsChanged(RuntimeError):  # noqa: N818 (it is news, not a defect)
+    """An optional kind was installed or removed."""
