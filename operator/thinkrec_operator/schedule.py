@@ -17,7 +17,7 @@ from cronsim import CronSim, CronSimError
 
 from thinkrec_crds.spec_training import Schedule
 
-TOKEN_PREFIX = "schedule-"
+_PREFIX = "schedule-"
 _ALIASES = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -67,15 +67,15 @@ def read(wish: Schedule | None, promised: datetime | None, now: datetime) -> Clo
 
 def token(moment: datetime) -> str:
     """Return the retrain token of a scheduled time; tokens sort as their times do."""
-    return f"{TOKEN_PREFIX}{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{_PREFIX}{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def time_of(text: str | None) -> datetime | None:
     """Return the time that a token stands for, or None where it is not one of a schedule."""
-    if text is None or not text.startswith(TOKEN_PREFIX):
+    if text is None or not text.startswith(_PREFIX):
         return None
     try:
-        return datetime.strptime(text, f"{TOKEN_PREFIX}%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        return datetime.strptime(text, f"{_PREFIX}%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     except ValueError:  # a person's own annotation that begins alike
         return None
 

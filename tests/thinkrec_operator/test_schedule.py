@@ -188,7 +188,8 @@ class TestRun:
                 world.succeed(name)
         world.run()
         after = world.status.condition("Ready")
-        assert ready is not None and after is not None
+        assert ready is not None
+        assert after is not None
         assert after.last_transition_time == ready.last_transition_time
 
     def test_a_failure_is_told_and_the_next_time_tries_again(self) -> None:
