@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stage containers would leave behind, for a pretended kubelet: results by stage, and failures on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import Counter
+from typing import Any
+
+from support.pretend_kubelet import Outcome
+from thinkrec_crds import group
+
+Body = dict[str, Any]
+AUC = 0.7
+GROUPS = 2
+
+
+class PretendStages:
+    """The callback of a PretendKubelet. Counts the Pods of each key; tells the metrics it is told to tell."""
+
+    def __init__(self, *, auc: float = AUC, groups: int = GROUPS, delay_seconds: float = 0.0) -> None:
+        self.auc = auc
+        self.groups = groups
+        self.delay_seconds = delay_seconds
+        self.failing: dict[str, list[Outcome]] = {}
+        """Stage (kind) -> what its next Pods do instead of succeeding."""
+        self.started: Counter[str] = Counter()
+        """`<namespace>/<key>` -> Pods that ran."""
+        self._lock = threading.Lock()
+
+    def __call__(self, pod: Body) -> Outcome:
+        """Return what becomes of a Pod."""
+        labels = pod["metadata"].get("labels", {})
+        kind, key = labels.get(group.LABEL_STAGE), labels.get(group.LABEL_STAGE_KEY)
+        if kind is None:
+            is_job = any(owner["kind"] == "Job" for owner in pod["metadata"].get("ownerReferences", []))
+            return Outcome() if is_job else Outcome(exit_code=None)
+        with self._lock:
+            self.started[f"{pod['metadata']['namespace']}/{key}"] += 1
+            if self.failing.get(kind):
+                return self.failing[kind].pop(0)
+        return Outcome(message=json.dumps(self.published(kind, key)), delay_seconds=self.delay_seconds)
+
+    def published(self, kind: str, key: str) -> Body:
+        """Return the termination message of a stage that succeeded."""
+        metrics = dict.fromkeys(("auc", "uauc", "ndcg@5", "map@5"), self.auc) if kind == "evaluate" else {}
+        return {
+            "kind": kind,
+            "key": key,
+            "digest": f"sha256:{hashlib.sha256(key.encode()).hexdigest()}",
+            "uri": f"s3://models/movies/{kind}/{key}",
+            "metrics": metrics,
+            "counts": {"groups": self.groups} if kind == "gate" else {},
+        }
+
+
+def failed(exit_code: int, error: str = "", reason: str = "", *, kind: str = "dataset", key: str = "") -> Outcome:
+    """Return the end of a stage that failed with a sentence of its own."""
+    message = json.dumps({"kind": kind, "key": key or "0" * 64, "error": error}) if error else ""
+    return Outcome(exit_code=exit_code, message=message, reason=reason)
