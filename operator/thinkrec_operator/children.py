@@ -7,12 +7,15 @@ from typing import Any
 
 from thinkrec_crds.artifact import Digest
 from thinkrec_crds.model import ModelSpec
+from thinkrec_crds.scale_out import DISTRIBUTED_KINDS, SHARDED_KINDS
 from thinkrec_crds.spec_serving import Serving
 from thinkrec_crds.spec_training import StageOverride
 from thinkrec_crds.stage_kinds import SEMANTICS_VERSION, StageKind
 from thinkrec_crds.stages import SOURCE_PREFIX, CheckpointOptions, InputRef, StageSpec, StoreOptions
 from thinkrec_operator import parameters as read
+from thinkrec_operator import work
 from thinkrec_operator.graph import SERVING_ROLE, Comparator, Stage
+from thinkrec_operator.manifests.quantities import gpus
 from thinkrec_operator.names import artifact_uri, child_name, content_hash, stage_config_map_name
 from thinkrec_operator.observed import Observed, RevisionRecord
 from thinkrec_operator.plan import (
@@ -21,7 +24,9 @@ from thinkrec_operator.plan import (
     ControllerRevisionChild,
     DeploymentChild,
     JobChild,
+    Layout,
     Owner,
+    PeersServiceChild,
     PodSettings,
     SecretEnvironment,
     ServiceChild,
@@ -46,10 +51,46 @@ def stage_children(observed: Observed, view: StageView, results: Results, compar
     text = stage.to_json(indent=2) + "\n"
     config_map = stage_config_map_name(owner.name, text)
     settings = pod_settings(observed, view.stage.kind)
-    return [
-        ConfigMapChild(config_map, owner, ((STAGE_FILE, text),), "training"),
-        JobChild(view.job_name, owner, stage, view.stage.title, config_map, settings),
-    ]
+    spread, backend = layout(observed, view.stage.kind), view.job.backend if view.job else work.backend(observed)
+    job = JobChild(
+        name=view.job_name,
+        owner=owner,
+        stage=stage,
+        title=view.stage.title,
+        config_map=config_map,
+        settings=settings,
+        layout=spread,
+        peers=peers_service_name(observed),
+        backend=backend,
+        runtime=observed.model.spec.training.runtime_ref if backend == "TrainJob" else None,
+    )
+    found: list[Child] = [ConfigMapChild(config_map, owner, ((STAGE_FILE, text),), "training")]
+    if backend == "Job" and spread.nodes > 1:
+        found.append(PeersServiceChild(job.peers, owner))
+    return [*found, job]
+
+
+def peers_service_name(observed: Observed) -> str:
+    """Return the name of the Service through which pods that train together find each other."""
+    return child_name(observed.model.metadata.name, "training")
+
+
+def layout(observed: Observed, kind: StageKind) -> Layout:
+    """Return over how many pods and processes a stage is spread; a laptop runs each as one process."""
+    training = observed.model.spec.training
+    over = _override(observed, kind)
+    if observed.settings.laptop:
+        return Layout()
+    if kind in SHARDED_KINDS:
+        return Layout(shards=over.parallelism or training.parallelism)
+    if kind in DISTRIBUTED_KINDS:
+        return Layout(nodes=over.nodes or training.nodes, processes=max(1, gpus(over.resources or training.resources)))
+    return Layout()
+
+
+def _override(observed: Observed, kind: StageKind) -> StageOverride:
+    stages = observed.model.spec.training.stages
+    return next((item for item in stages if item.name == kind.value), StageOverride(name=kind))
 
 
 def stage_spec(spec: ModelSpec, stage: Stage, results: Results, comparator: Comparator | None) -> StageSpec:
@@ -93,7 +134,7 @@ def _digest(role: str, key: str, results: Results, comparator: Comparator | None
 def pod_settings(observed: Observed, kind: StageKind) -> PodSettings:
     """Return `spec.training` with the override of this stage laid over it."""
     training = observed.model.spec.training
-    over = next((item for item in training.stages if item.name == kind.value), StageOverride(name=kind.value))
+    over = _override(observed, kind)
     own_image = over.image or training.image
     limit, deadline = over.backoff_limit, over.active_deadline_seconds
     return PodSettings(

@@ -11,6 +11,9 @@ from thinkrec_crds.stage_kinds import StageKind
 MAX_NAME = 63
 """Longest DNS label; a Job's name also becomes a label of its pods."""
 
+MAX_JOB_NAME = 50
+"""A pod of a JobSet is called `<name>-stage-0-<index>`, and that is a DNS label too."""
+
 
 def short_hash(text: str, length: int = 8) -> str:
     """Return the first hex digits of the text's sha256."""
@@ -22,13 +25,13 @@ def content_hash(value: object) -> str:
     return short_hash(json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False), 16)
 
 
-def child_name(model: str, *parts: str) -> str:
-    """Return `<model>-<part>-…`, with the middle replaced by a hash where it would pass 63 characters."""
+def child_name(model: str, *parts: str, longest: int = MAX_NAME) -> str:
+    """Return `<model>-<part>-…`, with the middle replaced by a hash where it would be too long."""
     name = "-".join((model, *parts))
-    if len(name) <= MAX_NAME:
+    if len(name) <= longest:
         return name
     tail = f"{short_hash(name, 6)}-{parts[-1]}"
-    return f"{name[: MAX_NAME - len(tail) - 1].rstrip('-')}-{tail}"
+    return f"{name[: longest - len(tail) - 1].rstrip('-')}-{tail}"
 
 
 def label_value(text: str) -> str:
@@ -40,7 +43,7 @@ def label_value(text: str) -> str:
 
 def job_name(model: str, title: str, key: str) -> str:
     """Return the name of a stage's Job: `<model>-<stage>-<first 8 of the key>`."""
-    return child_name(model, title, key[:8])
+    return child_name(model, title, key[:8], longest=MAX_JOB_NAME)
 
 
 def revision_name(model: str, bundle_key: str) -> str:

@@ -18,6 +18,7 @@ from thinkrec_crds.artifact import Digest, Key, Progress, TerminationMessage
 from thinkrec_crds.contract import Contract
 from thinkrec_crds.group import FINALIZER
 from thinkrec_crds.model import ThinkRecModel
+from thinkrec_crds.spec_training import TrainingBackend
 
 
 class JobState(StrEnum):
@@ -43,6 +44,8 @@ class JobObservation:
     """Generation of the model that it was created for."""
     retrain: str | None = None
     """Retrain token in force when it was created."""
+    backend: TrainingBackend = "Job"
+    """Kind of the object."""
     scheduled: str | None = None
     """Newest scheduled run when it was created (annotation `thinkrec.io/scheduledFor`)."""
     attempts: int = 0

@@ -15,9 +15,23 @@ from thinkrec_crds.artifact import TerminationMessage
 from thinkrec_crds.fields import LabelMap, Resources, Toleration
 from thinkrec_crds.model_status import ModelStatus
 from thinkrec_crds.spec_serving import Artifacts, Serving
-from thinkrec_crds.spec_training import PodTemplate
+from thinkrec_crds.spec_training import PodTemplate, RuntimeReference, TrainingBackend
 from thinkrec_crds.stages import BaseModelRef, StageSpec
 from thinkrec_operator.observed import RevisionRecord
+
+
+class ChildKind(StrEnum):
+    """Kinds that a plan may delete."""
+
+    JOB = "Job"
+    CONFIG_MAP = "ConfigMap"
+    CONTROLLER_REVISION = "ControllerRevision"
+    DEPLOYMENT = "Deployment"
+    SERVICE = "Service"
+    POD_DISRUPTION_BUDGET = "PodDisruptionBudget"
+    HORIZONTAL_POD_AUTOSCALER = "HorizontalPodAutoscaler"
+    JOB_SET = "JobSet"
+    TRAIN_JOB = "TrainJob"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +78,28 @@ class PodSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """How one stage is spread out; never part of its key."""
+
+    shards: int = 1
+    """Pods that share out the work of a sharded stage."""
+    nodes: int = 1
+    """Pods that train together."""
+    processes: int = 1
+    """Processes in each of them, one for each of its GPUs."""
+
+    @property
+    def pods(self) -> int:
+        """Return the number of pods."""
+        return max(self.shards, self.nodes)
+
+    @property
+    def together(self) -> bool:
+        """Return whether several processes train together."""
+        return self.nodes * self.processes > 1
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigMapChild:
     """An immutable ConfigMap, named after its content."""
 
@@ -71,12 +107,12 @@ class ConfigMapChild:
     owner: Owner
     data: tuple[tuple[str, str], ...]
     """File name -> content, or environment variable -> value."""
-    component: Literal["training", "serving"]
+    component: Literal["training", "serving", "cleanup"]
 
 
 @dataclass(frozen=True, slots=True)
 class JobChild:
-    """A Job that must exist; it is created when absent and never changed."""
+    """A Job (JobSet, TrainJob) that must exist; it is created when absent and never changed."""
 
     name: str
     owner: Owner
@@ -84,6 +120,17 @@ class JobChild:
     title: str
     config_map: str
     settings: PodSettings
+    layout: Layout = Layout()
+    peers: str = ""
+    """Service that gives the pods of several nodes their names."""
+    backend: TrainingBackend = "Job"
+    runtime: RuntimeReference | None = None
+    """Of a TrainJob."""
+
+    @property
+    def kind(self) -> ChildKind:
+        """Return the kind of the object."""
+        return ChildKind(self.backend)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,21 +170,15 @@ class ServiceChild:
     owner: Owner
 
 
-Child = ConfigMapChild | JobChild | ControllerRevisionChild | DeploymentChild | ServiceChild
+@dataclass(frozen=True, slots=True)
+class PeersServiceChild:
+    """The headless Service through which the pods of a training on several nodes find each other."""
+
+    name: str
+    owner: Owner
 
 
-class ChildKind(StrEnum):
-    """Kinds that a plan may delete."""
-
-    JOB = "Job"
-    CONFIG_MAP = "ConfigMap"
-    CONTROLLER_REVISION = "ControllerRevision"
-    DEPLOYMENT = "Deployment"
-    SERVICE = "Service"
-    POD_DISRUPTION_BUDGET = "PodDisruptionBudget"
-    HORIZONTAL_POD_AUTOSCALER = "HorizontalPodAutoscaler"
-    JOB_SET = "JobSet"
-    TRAIN_JOB = "TrainJob"
+Child = ConfigMapChild | JobChild | ControllerRevisionChild | DeploymentChild | ServiceChild | PeersServiceChild
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from thinkrec_operator import report, revisions, status, work
 from thinkrec_operator.events import events_between
 from thinkrec_operator.graph import SERVING_ROLE, Graph
 from thinkrec_operator.observed import Observed, RevisionRecord
-from thinkrec_operator.plan import Child, ChildKind, ConfigMapChild, Deletion, Event, Plan
+from thinkrec_operator.plan import Child, ChildKind, ConfigMapChild, Deletion, Event, PeersServiceChild, Plan
 from thinkrec_operator.revisions import Choice
 from thinkrec_operator.status import Facts, Failure
 from thinkrec_operator.turn import Turn, take
@@ -60,7 +60,7 @@ def _first_warnings(observed: Observed) -> tuple[Event, ...]:
 def _wind_down(observed: Observed) -> Plan:
     """Return the plan of a model that is being deleted: create nothing, stop what runs."""
     stops = tuple(
-        Deletion(ChildKind.JOB, job.name, "the model is being deleted")
+        Deletion(ChildKind(job.backend), job.name, "the model is being deleted")
         for job in observed.jobs
         if job.active and not job.deleting
     )
@@ -122,6 +122,10 @@ def _failure(
         return Failure(reason.value, f"`spec.serving.revision` is {pin}: {reason.meaning} {reason.remedy}")
     if turn.problem:
         return Failure(Reason.INVALID_SPEC.value, f"{turn.problem}.")
+    missing = next((view for view in views if view.reason == Reason.BACKEND_NOT_INSTALLED), None)
+    if missing is not None:
+        reason = Reason.BACKEND_NOT_INSTALLED
+        return Failure(reason.value, f"{missing.message} {reason.remedy}", missing.stage.kind, reason.value)
     failed = next((view for view in views if view.state == "Failed"), None)
     if failed is not None:
         return _stage_failure(failed)
@@ -200,21 +204,39 @@ def _inputs_known(view: StageView, results: Results) -> bool:
 
 def _deletions(facts: Facts, graph: Graph, results: Results, children: list[Child]) -> tuple[Deletion, ...]:
     observed, wanted = facts.observed, {stage.key for stage in graph.stages}
-    found = [Deletion(ChildKind.JOB, v.job_name, "it failed before the last change") for v in facts.views if v.replace]
+    found = [
+        Deletion(ChildKind(view.job.backend), view.job_name, "it failed before the last change")
+        for view in facts.views
+        if view.replace and view.job is not None
+    ]
     found += [
-        Deletion(ChildKind.JOB, job.name, "the spec no longer asks for its work")
+        Deletion(ChildKind(job.backend), job.name, "the spec no longer asks for its work")
         for job in observed.jobs
         if job.active and not job.deleting and job.key not in wanted
     ]
     kept = {child.name for child in children if isinstance(child, ConfigMapChild)}
     if all(_inputs_known(view, results) for view in facts.views if _goes_on(view)):  # else one we cannot name is read
         found += [Deletion(ChildKind.CONFIG_MAP, n, "no Job reads it") for n in observed.config_maps if n not in kept]
+    found += _unused(facts, children)
     keep = (facts.made, facts.target, revisions.serving_now(observed), revisions.newest(observed.revisions))
     found += [
         Deletion(ChildKind.CONTROLLER_REVISION, record.name, "it is beyond `spec.revisionHistoryLimit`")
         for record in revisions.surplus(observed, keep)
     ]
     return tuple(found)
+
+
+def _unused(facts: Facts, children: list[Child]) -> list[Deletion]:
+    """Return the deletions of children of other kinds that nothing asks for any more."""
+    observed = facts.observed
+    peers = build.peers_service_name(observed)
+    wanted = {child.name for child in children if isinstance(child, PeersServiceChild)}
+    busy = any(view.job is not None and view.job.active for view in facts.views)
+    return [
+        Deletion(ChildKind.SERVICE, ref.name, "no training on several nodes is going on")
+        for ref in observed.other_children
+        if ref.kind == ChildKind.SERVICE and ref.name == peers and ref.name not in wanted and not busy
+    ]
 
 
 def _requeue_after(facts: Facts) -> float | None:

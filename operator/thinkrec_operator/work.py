@@ -14,6 +14,7 @@ from thinkrec_crds.artifact import ExitCode, TerminationMessage
 from thinkrec_crds.conditions import Reason
 from thinkrec_crds.group import ANNOTATION_RETRAIN_REQUESTED
 from thinkrec_crds.model_status import StageState
+from thinkrec_crds.spec_training import TrainingBackend
 from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_operator import revisions, schedule
 from thinkrec_operator.graph import Comparator, Graph, Stage, build_graph
@@ -159,6 +160,17 @@ def _view(observed: Observed, stage: Stage, job: JobObservation | None, results:
     return _active(stage, name, job) if job.active else _failed(observed, stage, name, job)
 
 
+def backend(observed: Observed) -> TrainingBackend:
+    """Return the kind that is created for a stage."""
+    return "Job" if observed.settings.laptop else observed.model.spec.training.backend
+
+
+def backend_missing(observed: Observed) -> bool:
+    """Return whether the cluster does not know that kind."""
+    wish = backend(observed)
+    return wish != "Job" and wish not in observed.kinds
+
+
 def _was_done_here(observed: Observed, stage: Stage) -> bool:
     status = observed.model.status
     return any(s.key == stage.key and s.state == "Succeeded" for s in (*status.stages, *status.experts))
@@ -170,6 +182,10 @@ def _waiting(observed: Observed, stage: Stage, name: str, results: Results) -> S
         return StageView(stage, name, "Pending", message=f"waits for {', '.join(missing)}")
     if observed.model.spec.suspend:
         return StageView(stage, name, "Suspended", reason=Reason.SUSPENDED.value, message=Reason.SUSPENDED.remedy)
+    if backend_missing(observed):
+        reason = Reason.BACKEND_NOT_INSTALLED
+        message = f"`spec.training.backend` is {backend(observed)}: {reason.meaning}"
+        return StageView(stage, name, "Pending", reason=reason.value, message=message)
     return StageView(stage, name, "Pending", start=True)
 
 
@@ -184,7 +200,7 @@ def _active(stage: Stage, name: str, job: JobObservation) -> StageView:
 
 def _failed(observed: Observed, stage: Stage, name: str, job: JobObservation) -> StageView:
     changed = job.generation != observed.generation or job.retrain != retrain_token(observed)
-    if changed and not observed.model.spec.suspend:
+    if changed and not observed.model.spec.suspend and not backend_missing(observed):
         return StageView(stage, name, "Pending", job, replace=True, message="starts again")
     reason, message = failure_of(stage, job)
     return StageView(stage, name, "Failed", job, reason=reason, message=message)

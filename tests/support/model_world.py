@@ -23,6 +23,7 @@ from thinkrec_crds.model import ThinkRecModel
 from thinkrec_crds.model_status import ModelStatus
 from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_operator.observed import (
+    ChildRef,
     JobObservation,
     JobState,
     Observed,
@@ -37,10 +38,16 @@ from thinkrec_operator.plan import (
     DeploymentChild,
     Event,
     JobChild,
+    PeersServiceChild,
     Plan,
+    ServiceChild,
 )
 from thinkrec_operator.reconcile import reconcile
 
+OTHER_KINDS: dict[type[Any], ChildKind] = {
+    ServiceChild: ChildKind.SERVICE,
+    PeersServiceChild: ChildKind.SERVICE,
+}
 START = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 GROUPS = 3
 STAGES = frozenset(
@@ -131,6 +138,9 @@ class World:
     runs: Counter[str] = field(default_factory=Counter)
     """Key -> Jobs created for it."""
     events: list[Event] = field(default_factory=list)
+    others: set[ChildRef] = field(default_factory=set)
+    """Children of the kinds that are only applied and deleted."""
+    kinds: frozenset[str] = frozenset()
     auc: float = 0.7
     deleting: bool = False
 
@@ -149,6 +159,8 @@ class World:
             completed=dict(self.store) if self.store_is_seen else {},
             revisions=tuple(self.revisions.values()),
             serving=self.serving,
+            other_children=tuple(sorted(self.others, key=lambda ref: (ref.kind, ref.name))),
+            kinds=self.kinds,
         )
 
     def step(self, *, writes: int | None = None) -> Plan:
@@ -237,12 +249,15 @@ class World:
         self.jobs[name] = replace(job, state=state, attempts=job.attempts + 1, completion_time=self.now, **changes)
 
     def _delete(self, kind: ChildKind, name: str) -> None:
-        if kind is ChildKind.JOB:
+        if kind in (ChildKind.JOB, ChildKind.JOB_SET, ChildKind.TRAIN_JOB):
+            assert name not in self.jobs or self.jobs[name].backend == kind, f"{name} is no {kind}"
             self.jobs.pop(name, None)
         elif kind is ChildKind.CONFIG_MAP:
             self.config_maps.discard(name)
-        else:
+        elif kind is ChildKind.CONTROLLER_REVISION:
             self.revisions.pop(name, None)
+        else:
+            self.others.discard(ChildRef(kind, name))
 
     def _create(self, child: object) -> None:
         if isinstance(child, ConfigMapChild) and child.component == "training":
@@ -255,6 +270,8 @@ class World:
             self.revisions[child.record.name] = child.record
         elif isinstance(child, DeploymentChild):
             self._apply_deployment(child)
+        elif isinstance(child, tuple(OTHER_KINDS)):
+            self.others.add(ChildRef(OTHER_KINDS[type(child)], child.name))
 
     def _create_job(self, child: JobChild) -> None:
         if child.name in self.jobs:
@@ -273,6 +290,7 @@ class World:
             generation=child.owner.generation,
             retrain=child.owner.retrain,
             scheduled=child.owner.scheduled,
+            backend=child.backend,
             start_time=self.now,
         )
 

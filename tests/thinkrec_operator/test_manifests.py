@@ -29,6 +29,7 @@ from thinkrec_operator.plan import (
     ControllerRevisionChild,
     DeploymentChild,
     JobChild,
+    PeersServiceChild,
     ServiceChild,
 )
 
@@ -38,12 +39,15 @@ TYPES = {
     JobChild: "V1Job",
     ControllerRevisionChild: "V1ControllerRevision",
     DeploymentChild: "V1Deployment",
+    PeersServiceChild: "V1Service",
     ServiceChild: "V1Service",
 }
 DNS_LABEL = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
 FULL: dict[str, Any] = {
     "training": {
         "image": "registry.example/trainer:1",
+        "nodes": 2,
+        "parallelism": 4,
         "args": ["--verbose"],
         "resources": {"limits": {"cpu": "1500m", "memory": "2Gi", "nvidia.com/gpu": 1}},
         "activeDeadlineSeconds": 3600,
@@ -70,9 +74,9 @@ FULL: dict[str, Any] = {
 }
 
 
-def children_of(changes: dict[str, Any]) -> list[Child]:
+def children_of(changes: dict[str, Any], *, kinds: frozenset[str] = frozenset()) -> list[Child]:
     """Return every child that one whole run creates."""
-    world = World()
+    world = World(kinds=kinds)
     world.edit(changes)
     found: dict[str, Child] = {}
     for _ in range(12):
@@ -177,7 +181,7 @@ def test_serving_pods_stand_where_they_are_told_and_fetch_with_an_identity(every
     pod = one(every_child, DeploymentChild)["spec"]["template"]["spec"]
     assert pod["serviceAccountName"] == "trainer"
     assert pod["nodeSelector"] == {"gpu": "small"}
-    assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists"}]
+    assert pod["tolerations"][0] == {"key": "gpu", "operator": "Exists"}
     other = one(children_of({**FULL, "serving": {"serviceAccountName": "server"}}), DeploymentChild)
     assert other["spec"]["template"]["spec"]["serviceAccountName"] == "server"
     assert "serviceAccountName" not in one(children_of({}), DeploymentChild)["spec"]["template"]["spec"]
@@ -219,10 +223,37 @@ def test_a_revision_survives_the_way_through_the_api(every_child: list[Child]) -
     assert record_of(json.loads(json.dumps(render(child)))) == child.record
 
 
-@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.__name__)
 def test_golden(every_child: list[Child], kind: type[Child]) -> None:
-    path = GOLDEN / f"{TYPES[kind].removeprefix('V1').lower()}.yaml"
-    text = yaml.safe_dump(one(every_child, kind), sort_keys=True, width=120)
+    same_as_golden(kind.__name__.removesuffix("Child").lower(), one(every_child, kind))
+
+
+BACKENDS: dict[str, dict[str, Any]] = {
+    "jobset": {"backend": "JobSet"},
+    "trainjob": {"backend": "TrainJob", "runtimeRef": {"name": "torch-distributed"}},
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("title", ["adapter", "traces"])
+def test_golden_of_other_backends(backend: str, title: str) -> None:
+    changes = {**FULL, "training": {**FULL["training"], **BACKENDS[backend]}}
+    found = children_of(changes, kinds=frozenset({"JobSet", "TrainJob"}))
+    same_as_golden(f"{backend}-{title}", render(job_of(found, title)))
+
+
+@pytest.mark.parametrize("title", ["adapter", "traces"])
+def test_golden_of_several_pods(every_child: list[Child], title: str) -> None:
+    same_as_golden(f"job-{title}", render(job_of(every_child, title)))
+
+
+def job_of(children: list[Child], title: str) -> JobChild:
+    return next(child for child in children if isinstance(child, JobChild) and child.title == title)
+
+
+def same_as_golden(name: str, body: dict[str, Any]) -> None:
+    path = GOLDEN / f"{name}.yaml"
+    text = yaml.safe_dump(body, sort_keys=True, width=120)
     if os.environ.get("THINKREC_UPDATE_GOLDEN"):
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)

@@ -23,17 +23,19 @@ def test_nothing_is_said_of_a_model_that_asks_for_nothing_special(local: bool) -
 @pytest.mark.parametrize(
     ("changes", "fields"),
     [
-        ({"training": {"backend": "JobSet"}}, ["spec.training.backend"]),
+        ({"training": {"backend": "JobSet"}}, []),
+        ({"training": {"runtimeRef": {"name": "torch"}}}, ["spec.training.runtimeRef"]),
+        ({"training": {"backend": "TrainJob", "runtimeRef": {"name": "torch"}}}, []),
         (
-            {"training": {"backend": "TrainJob", "runtimeRef": {"name": "torch"}}},
-            ["spec.training.backend", "spec.training.runtimeRef"],
+            {"training": {"backend": "TrainJob", "runtimeRef": {"name": "torch"}, "priorityClassName": "high"}},
+            ["spec.training.priorityClassName"],
         ),
-        ({"training": {"nodes": 2}}, ["spec.training.nodes"]),
-        ({"training": {"parallelism": 4}}, ["spec.training.parallelism"]),
+        ({"training": {"nodes": 2, "parallelism": 4}}, []),
         (
             {"training": {"stages": [{"name": "expert", "nodes": 2, "parallelism": 3}]}},
-            ["spec.training.stages[expert].nodes", "spec.training.stages[expert].parallelism"],
+            ["spec.training.stages[expert].parallelism"],
         ),
+        ({"training": {"stages": [{"name": "traces", "nodes": 2}]}}, ["spec.training.stages[traces].nodes"]),
         ({"training": {"args": ["--x"]}}, ["spec.training.args"]),
         ({"training": {"args": ["--x"], "image": "own:1"}}, []),
         ({"serving": {"gatewayImage": "gateway:1"}}, ["spec.serving.gatewayImage"]),
@@ -52,12 +54,21 @@ def test_each_field_without_effect_is_named_once(changes: dict[str, Any], fields
 def test_on_a_laptop_images_and_replicas_are_left_out() -> None:
     changes = {
         "schedule": {"cron": "0 3 * * *"},
-        "training": {"image": "own:1", "stages": [{"name": "gate", "image": "gate:1"}]},
+        "training": {
+            "image": "own:1",
+            "nodes": 2,
+            "backend": "JobSet",
+            "parallelism": 3,
+            "stages": [{"name": "gate", "image": "gate:1"}],
+        },
         "serving": {"image": "triton:1", "replicas": 3},
     }
     assert told(changes) == []
     named = [line.split("`")[1] for line in told(changes, local=True)]
     assert named == [
+        "spec.training.backend",
+        "spec.training.nodes",
+        "spec.training.parallelism",
         "spec.schedule.cron",
         "spec.training.image",
         "spec.serving.image",
@@ -68,7 +79,9 @@ def test_on_a_laptop_images_and_replicas_are_left_out() -> None:
 
 def test_the_first_visit_warns_once() -> None:
     world = World()
-    world.edit({"training": {"nodes": 2}})
+    world.edit({"training": {"stages": [{"name": "gate", "nodes": 2}]}})
     world.run()
     warnings = [event for event in world.events if event.reason == "FieldWithoutEffect"]
-    assert [(event.type, "spec.training.nodes" in event.message) for event in warnings] == [("Warning", True)]
+    assert [(event.type, "spec.training.stages[gate].nodes" in event.message) for event in warnings] == [
+        ("Warning", True)
+    ]

@@ -4,7 +4,8 @@
     render        one child -> one object, by the modules below
     quantities    resource quantities ("500m", "8Gi") as numbers
     common        metadata, labels, owner references, pod security
-    training      stage ConfigMap and Job
+    pods          the pod of a stage
+    training      stage ConfigMap and Job or JobSet;  train_job: Kubeflow's
     serving       Deployment and Service
     revision      ControllerRevision, to and from a RevisionRecord
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from thinkrec_crds import group
 from thinkrec_crds.fields import Resources, Toleration
+from thinkrec_crds.spec_training import PodTemplate
 from thinkrec_operator.names import label_value
 from thinkrec_operator.plan import Owner, SecretEnvironment
 
@@ -114,9 +115,40 @@ def preparing_resources(value: Resources) -> Manifest:
     return resources(Resources(**kept))
 
 
-def tolerations(values: Iterable[Toleration]) -> list[Manifest]:
-    """Return the taints that pods tolerate."""
-    return [value.model_dump(mode="json", by_alias=True, exclude_none=True) for value in values]
+def tolerations(values: Iterable[Toleration], resources: Resources) -> list[Manifest]:
+    """Return the taints that pods tolerate: the user's, and those that keep a device's nodes for pods that ask for it.
+
+    Such a taint is named after the resource; NVIDIA's operator uses one name for whole GPUs and for MIG slices.
+    """
+    given = [value.model_dump(mode="json", by_alias=True, exclude_none=True) for value in values]
+    devices = [name for name in {**resources.requests, **resources.limits} if is_extended(name)]
+    taints = dict.fromkeys(taint for name in devices for taint in _taints(name))
+    known = {value.get("key") for value in given}
+    everything = any("key" not in value and value["operator"] == "Exists" for value in given)
+    wanted = [] if everything else [taint for taint in taints if taint not in known]
+    return given + [{"key": taint, "operator": "Exists", "effect": "NoSchedule"} for taint in wanted]
+
+
+def is_extended(resource: str) -> bool:
+    """Return whether a resource is a device of some vendor, such as nvidia.com/gpu or nvidia.com/mig-1g.10gb."""
+    return "/" in resource and resource.partition("/")[0].removesuffix(".kubernetes.io") != "kubernetes.io"
+
+
+def _taints(resource: str) -> tuple[str, ...]:
+    return (resource, "nvidia.com/gpu") if resource.startswith("nvidia.com/") else (resource,)
+
+
+def selector(owner: Owner, component: str) -> dict[str, str]:
+    """Return the labels that select the pods of one component of a model; they never change."""
+    return {group.LABEL_MODEL: label_value(owner.name), group.LABEL_COMPONENT: component}
+
+
+def overlaid(template: Manifest, over: PodTemplate | None) -> Manifest:
+    """Return the user's pod template laid over ours."""
+    if over is None:
+        return template
+    wish: dict[str, Any] = over.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return merged(template, without_empty(wish))
 
 
 def without_empty(value: Manifest) -> Manifest:

@@ -39,6 +39,12 @@ def cpu_threads(resources: Resources) -> int | None:
     return max(1, int(found)) if found is not None else None
 
 
+def gpus(resources: Resources) -> int:
+    """Return the whole GPUs of a container; a slice of one (a MIG profile) is no GPU that processes can share out."""
+    names = {name for name in {**resources.requests, **resources.limits} if name.endswith("/gpu")}
+    return sum(int(_limit(resources, name) or 0) for name in names)
+
+
 def memory_bytes(resources: Resources) -> int | None:
     """Return the memory limit in bytes, or None where there is none."""
     value = resources.limits.get("memory")

@@ -8,13 +8,14 @@ from typing import assert_never
 from thinkrec_operator.manifests.common import Manifest
 from thinkrec_operator.manifests.revision import controller_revision
 from thinkrec_operator.manifests.serving import deployment, service
-from thinkrec_operator.manifests.training import config_map, job
+from thinkrec_operator.manifests.training import config_map, job, peers_service
 from thinkrec_operator.plan import (
     Child,
     ConfigMapChild,
     ControllerRevisionChild,
     DeploymentChild,
     JobChild,
+    PeersServiceChild,
     ServiceChild,
 )
 
@@ -32,5 +33,7 @@ def render(child: Child) -> Manifest:
             return deployment(child)
         case ServiceChild():
             return service(child)
+        case PeersServiceChild():
+            return peers_service(child)
         case _:
             assert_never(child)

@@ -7,8 +7,7 @@ from thinkrec_crds import group
 from thinkrec_operator.manifests import common
 from thinkrec_operator.manifests.common import Manifest
 from thinkrec_operator.manifests.quantities import cpu_threads
-from thinkrec_operator.names import label_value
-from thinkrec_operator.plan import DeploymentChild, Owner, ServiceChild
+from thinkrec_operator.plan import DeploymentChild, ServiceChild
 
 COMPONENT = "serving"
 HTTP_PORT = 8080
@@ -30,11 +29,6 @@ PRE_STOP_SECONDS = 10
 """Time for the Service to stop sending requests before the container is told to end."""
 
 
-def selector(owner: Owner) -> dict[str, str]:
-    """Return the labels that select the serving pods of a model; they never change."""
-    return {group.LABEL_MODEL: label_value(owner.name), group.LABEL_COMPONENT: COMPONENT}
-
-
 def service(child: ServiceChild) -> Manifest:
     """Return the stable address of the gateway."""
     return {
@@ -43,7 +37,7 @@ def service(child: ServiceChild) -> Manifest:
         "metadata": common.metadata(child.owner, child.name, COMPONENT),
         "spec": {
             "type": "ClusterIP",
-            "selector": selector(child.owner),
+            "selector": common.selector(child.owner, COMPONENT),
             "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
         },
     }
@@ -53,7 +47,7 @@ def deployment(child: DeploymentChild) -> Manifest:
     """Return the serving pods of one revision."""
     annotations = {group.ANNOTATION_SPEC_HASH: child.spec_hash, group.LABEL_REVISION: child.revision}
     spec: Manifest = {
-        "selector": {"matchLabels": selector(child.owner)},
+        "selector": {"matchLabels": common.selector(child.owner, COMPONENT)},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
         "revisionHistoryLimit": 2,
         "template": {
@@ -81,7 +75,7 @@ def _pod(child: DeploymentChild) -> Manifest:
         "automountServiceAccountToken": False,
         "serviceAccountName": child.service_account_name,
         "nodeSelector": dict(child.serving.node_selector),
-        "tolerations": common.tolerations(child.serving.tolerations),
+        "tolerations": common.tolerations(child.serving.tolerations, child.serving.resources),
         "securityContext": common.pod_security(),
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "initContainers": [
