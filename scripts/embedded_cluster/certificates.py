@@ -116,6 +116,8 @@ def _alternative(host: str) -> x509.GeneralName:
 
 def _write(folder: Path, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pair:
     pair = Pair(folder / f"{name}.crt", folder / f"{name}.key")
+    if pair.key.exists():
+        raise ValueError(f"{pair.key} exists already: two components must not share a name")
     pair.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     _write_key(pair.key, key)
     return pair

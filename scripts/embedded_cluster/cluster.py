@@ -14,8 +14,10 @@ from embedded_cluster import guardian, kubeconfig, network, programs, teardown
 from embedded_cluster.api import Api
 from embedded_cluster.control_plane import CONTEXT, READY_SECONDS, ControlPlane, answers
 from embedded_cluster.errors import ClusterError
+from embedded_cluster.locks import file_lock
 from embedded_cluster.network import Network
-from embedded_cluster.paths import State
+from embedded_cluster.node import Node, is_ready
+from embedded_cluster.paths import State, cache_folder
 from embedded_cluster.processes import Processes, write_atomically
 
 
@@ -75,6 +77,22 @@ class Cluster:
         self.stop_apiserver()
         self.start_apiserver()
 
+    @property
+    def node(self) -> Node:
+        """The node; it has ended where this was started without one."""
+        return Node(self.state, self.processes, self.network)
+
+    def stop_kubelet(self) -> None:
+        """Kill the kubelet; containers go on, and after about 50 s the node counts as lost."""
+        self.node.stop_kubelet()
+
+    def start_kubelet(self) -> None:
+        """Start the kubelet again and wait until the node is ready."""
+        self.node.start_kubelet()
+        self.processes.wait(
+            lambda: is_ready(self.api), READY_SECONDS, what="the return of the node", needs=["kubelet", "containerd"]
+        )
+
     def stop(self) -> None:
         """Remove the cluster with all its data."""
         self.api.close()
@@ -82,26 +100,43 @@ class Cluster:
         teardown.down(self.state)
 
 
-def start(folder: Path, *, flags: Sequence[str] = (), owned: bool = False) -> Cluster:
-    """Start a control plane in an empty state folder; `owned` ties it to this process, however that ends."""
+def start(folder: Path, *, node: bool = False, flags: Sequence[str] = (), owned: bool = False) -> Cluster:
+    """Start a cluster in an empty state folder.
+
+    `flags` go to the API server; `owned` ties the cluster to this process, however that ends.
+    """
     state = State(folder.resolve())
     if state.folder.exists() and any(state.folder.iterdir()):
         raise ClusterError(f"{state.folder} is not empty; run `scripts/cluster down` first")
     state.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     processes = Processes(state)
-    addresses = network.loopback()
     try:
         if owned:
             guardian.watch(processes, state, os.getpid())
-        plane = ControlPlane(state, processes, addresses)
-        api = plane.start(flags)
-        authority = plane.authority.pair.certificate
-        cluster = Cluster(state, addresses, plane.url, plane.token, authority, processes, api)
+        cluster = _start_with_node(state, processes, flags) if node else _start_plane(state, processes, flags)
         _remember(cluster)
     except BaseException:  # also on Ctrl-C: nothing half-started stays
         processes.stop_all()
         raise
     return cluster
+
+
+def _start_plane(state: State, processes: Processes, flags: Sequence[str]) -> Cluster:
+    addresses = network.loopback()
+    plane = ControlPlane(state, processes, addresses)
+    api = plane.start(flags)
+    return Cluster(state, addresses, plane.url, plane.token, plane.authority.pair.certificate, processes, api)
+
+
+def _start_with_node(state: State, processes: Processes, flags: Sequence[str]) -> Cluster:
+    with file_lock(cache_folder() / "clusters" / ".network", waiting="Another cluster chooses its network; waiting"):
+        addresses = network.choose()
+        node = Node(state, processes, addresses)
+        node.prepare()
+    plane = ControlPlane(state, processes, addresses)
+    api = plane.start(flags)
+    node.join(plane, api)
+    return Cluster(state, addresses, plane.url, plane.token, plane.authority.pair.certificate, processes, api)
 
 
 def load(folder: Path) -> Cluster:

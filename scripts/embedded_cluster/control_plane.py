@@ -63,7 +63,7 @@ class ControlPlane:
         hosts = ["127.0.0.1", "localhost", self._network.machine, self._network.api_service]
         hosts += ["kubernetes", "kubernetes.default", "kubernetes.default.svc", f"kubernetes.default.svc.{DOMAIN}"]
         self._server = self.authority.issue("apiserver", "kube-apiserver", hosts=hosts)
-        self._kubelet_client = self.authority.issue("kubelet-client", "kube-apiserver", groups=["system:masters"])
+        self._kubelet_client = self.authority.issue("apiserver-to-kubelet", "kube-apiserver", groups=["system:masters"])
         self._etcd_server = self.authority.issue("etcd", "etcd", hosts=["127.0.0.1", "localhost"])
         self._etcd_client = self.authority.issue("etcd-client", "kube-apiserver")
         self._accounts = signing_key(folder, "service-accounts")

@@ -166,6 +166,13 @@ def start_time(pid: int) -> int | None:
     return None if ended else int(fields[18])
 
 
+def any_process() -> bool:
+    """Return whether a process of any cluster runs on this machine."""
+    mark = f"{MARK}=".encode()
+    paths = [path for path in Path("/proc").glob("[0-9]*") if int(path.name) != os.getpid()]
+    return any(part.startswith(mark) for path in paths for part in _environment(path) if start_time(int(path.name)))
+
+
 def children(pid: int) -> list[int]:
     """Return the ids of a process's direct children."""
     found: list[int] = []

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 from pathlib import Path
 
-from embedded_cluster import cgroups
+from embedded_cluster import cgroups, holder, link
 from embedded_cluster.errors import ClusterError
 from embedded_cluster.paths import State
-from embedded_cluster.processes import Processes
+from embedded_cluster.processes import Processes, any_process
 
 _KNOWN = {"cluster", "kubeconfig", "certificates", "configuration", "processes", "logs", "etcd", "node"}
 """Names in a state folder, without what follows a dot (a file that is being written has its name and a number)."""
@@ -19,16 +20,27 @@ _KNOWN = {"cluster", "kubeconfig", "certificates", "configuration", "processes",
 def down(state: State) -> bool:
     """End the processes, remove mounts, control groups and data; return whether there was anything.
 
-    Links, routes and packet filter rules live in the node's own network namespace and go with its last process.
+    The node's mounts and packet filter rules live in its own namespaces and go with its last process.
     """
     if not state.folder.exists():
         return False
     _require_own(state.folder)
     Processes(state).stop_all()
-    _unmount_below(state.folder)
-    cgroups.remove(state)
+    if state.node.exists():
+        link.remove(state)
+        cgroups.remove(state)
+        _unmount_below(state.folder)
+        _remove_mount_points()
     shutil.rmtree(state.folder)
     return True
+
+
+def _remove_mount_points() -> None:
+    """Remove the empty folders that the node's mounts needed, unless another cluster has its own mounts on them."""
+    if not any_process():
+        for folder in holder.OVER:
+            with contextlib.suppress(OSError):  # not empty: another installation of Kubernetes uses it
+                Path(folder).rmdir()
 
 
 def _require_own(folder: Path) -> None:
