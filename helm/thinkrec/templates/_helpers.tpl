@@ -5,20 +5,21 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{- /* 52 characters leave room for the longest suffix. */ -}}
+{{- /* 44 characters leave room for the longest suffix and for what Kubernetes adds to pods. A release's name may hold
+       dots, a Service's may not. */ -}}
 {{- define "thinkrec.fullname" -}}
+{{- $name := printf "%s-%s" .Release.Name (include "thinkrec.name" .) }}
 {{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 44 | trimSuffix "-" }}
+{{- $name = .Values.fullnameOverride }}
 {{- else if contains (include "thinkrec.name" .) .Release.Name }}
-{{- .Release.Name | trunc 44 | trimSuffix "-" }}
-{{- else }}
-{{- printf "%s-%s" .Release.Name (include "thinkrec.name" .) | trunc 44 | trimSuffix "-" }}
+{{- $name = .Release.Name }}
 {{- end }}
+{{- $name | replace "." "-" | trunc 44 | trimSuffix "-" }}
 {{- end }}
 
 {{- /* Cluster-scoped names carry the release's namespace: two releases of one name must not share a ClusterRole. */ -}}
 {{- define "thinkrec.clusterName" -}}
-{{- printf "%s-%s" .Release.Namespace (include "thinkrec.fullname" .) | trunc 100 | trimSuffix "-" }}
+{{- printf "%s-%s" .Release.Namespace (include "thinkrec.fullname" .) }}
 {{- end }}
 
 {{- define "thinkrec.selectorLabels" -}}

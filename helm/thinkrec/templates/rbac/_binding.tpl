@@ -1,6 +1,7 @@
 {{- /* SPDX-License-Identifier: Apache-2.0 */ -}}
 {{- /* A set of rules for one ServiceAccount: a ClusterRole where the whole cluster is watched, else a Role in each
-       watched namespace. The name carries the release's namespace, for several releases may watch one namespace. Takes: root, name, rules (text), account, annotations (text, may be empty). */ -}}
+       watched namespace. The name carries the release's namespace, for several releases may watch one namespace.
+       Takes: root, name, rules (text), account, annotations (text, may be empty). */ -}}
 {{- define "thinkrec.grant" -}}
 {{- $root := .root }}
 {{- $scopes := $root.Values.namespaces | default (list "") }}
