@@ -4,6 +4,8 @@
   From stage.json to a published artifact
     cli             `python -m thinkrec_trainer run stage.json`, `fetch`, `show`
     protocol        stage.json -> verified inputs -> the stage -> artifact, termination message, exit code
+    publication     a stage function's files -> manifest -> store;  termination: what the operator is told
+    shards          one stage in several pods, each with a share
     registry        which module runs which stage
     context         what a stage sees (StageContext) and returns (StageResult);  errors: how it fails
     checkpoint      unfinished work in the store;  progress, logs: JSON lines, secrets masked

@@ -133,15 +133,18 @@ def _sequence(name: str) -> int:
     return int(name.partition("-")[0])
 
 
-def open_checkpoints(spec: StageSpec, work: Path) -> Checkpoints:
-    """Return the checkpoints of a stage, where its spec wants them."""
+def open_checkpoints(spec: StageSpec, work: Path, *, part: str | None = None) -> Checkpoints:
+    """Return the checkpoints of a stage, where its spec wants them; those of one pod's `part` in a folder of its own.
+
+    The whole stage's own checkpoints never lie in a part's folder, but are removed together with those of all parts.
+    """
     options = spec.checkpoint
     if options.storage_uri:
         uri = join(options.storage_uri, spec.key)
     else:
         uri = join(parent(spec.output_uri), ".checkpoints", spec.key)
     return Checkpoints(
-        blobs=open_blobs(uri, spec.store),
+        blobs=open_blobs(join(uri, part) if part else uri, spec.store),
         work=work,
         period_seconds=float(options.period_seconds),
         resume=options.resume_policy == "Latest",

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -26,7 +27,7 @@ from thinkrec_inference.engine.engine import Engine
 from thinkrec_trainer.context import LocalArtifact, StageContext, StageResult
 from thinkrec_trainer.encoders.scores import pair_scores
 from thinkrec_trainer.errors import BadInput
-from thinkrec_trainer.evaluation.comparator import serving_scores
+from thinkrec_trainer.evaluation.comparator import completed, serving_scores
 from thinkrec_trainer.evaluation.explanations import (
     draw_questions,
     explain,
@@ -35,11 +36,13 @@ from thinkrec_trainer.evaluation.explanations import (
     trace_questions,
 )
 from thinkrec_trainer.evaluation.measure import Labels, Scored, best_expert, flat_metrics, slices
-from thinkrec_trainer.evaluation.passes import Floats, score_jobs
-from thinkrec_trainer.evaluation.sample import TestSample, read_sample
+from thinkrec_trainer.evaluation.passes import Floats, Job, job_batches, score_batches
+from thinkrec_trainer.evaluation.sample import TestSample, TestUser, read_sample
+from thinkrec_trainer.evaluation.shares import Scores, gathered
 from thinkrec_trainer.evaluation.variants import Schedule, make_schedule
 from thinkrec_trainer.fetch import base_model_uri
 from thinkrec_trainer.report.page import write_page
+from thinkrec_trainer.shards import Shard
 from thinkrec_trainer.workbench import invalid_as_bad_input
 
 SERVING_ROLE = "serving"
@@ -52,21 +55,63 @@ def run(context: StageContext) -> StageResult:
 
     Interrupted between two passes, it keeps the scores and makes the rest again.
     """
+    bench = _open(context)
+    return _finish(context, bench, _score(context, bench, job_batches(bench.schedule.jobs), bench.sample.users))
+
+
+def share(context: StageContext, shard: Shard) -> StageResult:
+    """Score this pod's jobs and users; what is made of the scores is little work, and left to whoever merges."""
+    bench = _open(context)
+    users, batches = shard.stride(bench.sample.users), shard.stride(job_batches(bench.schedule.jobs))
+    _score(context, bench, batches, users).save(context.output)
+    return _result(bench.engine, {}, {"users": len(users), "jobs": sum(map(len, batches))})
+
+
+def merge(context: StageContext, parts: Sequence[LocalArtifact]) -> StageResult:
+    """Measure and explain with the scores of all pods."""
+    bench = _open(context)
+    return _finish(context, bench, gathered(parts, bench.schedule.jobs, bench.sample.users))
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The loaded bundle, the rows, and what has to be scored."""
+
+    given: EvaluateParameters
+    engine: Engine
+    sample: TestSample
+    schedule: Schedule
+
+
+def _open(context: StageContext) -> Bench:
     given = context.spec.parameters
     assert isinstance(given, EvaluateParameters)
     engine = open_engine(context, context.input("bundle"))
-    index, seed = engine.bundle.index, context.spec.seed
     sample = read_sample(
         context.input("dataset"),
         max_users=given.max_users,
         max_rows=given.max_rows_per_user,
-        history_length=index.history_length,
-        seed=seed,
+        history_length=engine.bundle.index.history_length,
+        seed=context.spec.seed,
     )
     _require_same_items(engine, sample)
-    schedule = make_schedule(engine, sample.users, given.ablations)
-    scores = score_jobs(engine, schedule.jobs, progress=context.progress, checkpoint=context.checkpoint)
-    table = _table(context, engine, sample, schedule, scores)
+    return Bench(given, engine, sample, make_schedule(engine, sample.users, given.ablations))
+
+
+def _score(context: StageContext, bench: Bench, batches: Sequence[Sequence[Job]], users: Sequence[TestUser]) -> Scores:
+    """Let the bundle, and the revision now serving where there is one, score their rows."""
+    progress, checkpoint = context.progress, context.checkpoint
+    jobs = score_batches(bench.engine, batches, progress=progress, checkpoint=checkpoint)
+    if SERVING_ROLE not in context.inputs:
+        return Scores(jobs, None)
+    serving, ids = open_engine(context, context.input(SERVING_ROLE)), bench.engine.bundle.item_ids
+    return Scores(jobs, serving_scores(serving, users, ids, progress=progress, checkpoint=checkpoint))
+
+
+def _finish(context: StageContext, bench: Bench, scores: Scores) -> StageResult:
+    given, engine, sample, schedule = bench.given, bench.engine, bench.sample, bench.schedule
+    index, seed = engine.bundle.index, context.spec.seed
+    table = _table(context, bench, scores)
     context.checkpoint.raise_if_interrupted()
     explanations = explain(engine, draw_questions(sample.users, given.sampled_explanations, seed=seed))
     context.checkpoint.raise_if_interrupted()
@@ -86,7 +131,7 @@ def run(context: StageContext) -> StageResult:
     _write(context, report, explanations, _predictions(sample, schedule, table))
     slots = [route.slots for route in schedule.routes]
     write_page(context, report, explanations, slots, experts=[expert.name for expert in index.experts])
-    return _result(engine, report, explanations)
+    return _measured(engine, report, explanations)
 
 
 def open_engine(context: StageContext, bundle: LocalArtifact) -> Engine:
@@ -105,13 +150,12 @@ def _require_same_items(engine: Engine, sample: TestSample) -> None:
         raise BadInput(f"the bundle has {found} items and users, the dataset {expected}: they are not of one training")
 
 
-def _table(
-    context: StageContext, engine: Engine, sample: TestSample, schedule: Schedule, scores: Sequence[Floats]
-) -> list[Scored]:
+def _table(context: StageContext, bench: Bench, scores: Scores) -> list[Scored]:
     """Return all rows of the table in reading order."""
+    sample, places = bench.sample, bench.schedule.places
     model = [
-        Scored(one.name, one.title, one.kind, np.concatenate([scores[job] for job in schedule.places[one.name]]))
-        for one in schedule.variants
+        Scored(one.name, one.title, one.kind, np.concatenate([scores.jobs[job] for job in places[one.name]]))
+        for one in bench.schedule.variants
     ]
     labels = Labels(sample.owners(), sample.liked())
     best = best_expert(labels, [row for row in model if row.kind == "Expert"])
@@ -119,8 +163,8 @@ def _table(
         "Collaborative": [_baseline(context, sample)],
         "BestExpert": [best] if best else [],
     }
-    if SERVING_ROLE in context.inputs:
-        parts["Serving"] = [_serving(context, engine, sample)]
+    if scores.serving is not None:
+        parts["Serving"] = [_serving(sample, scores.serving)]
     for row in model:
         parts.setdefault(row.kind, []).append(row)
     return [row for kind in ROW_ORDER for row in parts.get(kind, [])]
@@ -133,11 +177,8 @@ def _baseline(context: StageContext, sample: TestSample) -> Scored:
     return Scored(COLLABORATIVE, "CF encoder", "Collaborative", pair_scores(encoder, users, sample.items()))
 
 
-def _serving(context: StageContext, engine: Engine, sample: TestSample) -> Scored:
-    serving = open_engine(context, context.input(SERVING_ROLE))
-    scores, unknown = serving_scores(
-        serving, sample.users, engine.bundle.item_ids, progress=context.progress, checkpoint=context.checkpoint
-    )
+def _serving(sample: TestSample, found: Sequence[Floats]) -> Scored:
+    scores, unknown = completed(found)
     note = f"{unknown} of {sample.rows} rows have items that it does not know; they got the user's median score."
     return Scored(SERVING_ROLE, "Revision now serving", "Serving", scores, note if unknown else "")
 
@@ -185,17 +226,22 @@ def _write(
     predictions.write_parquet(context.output / PREDICTIONS_NAME)
 
 
-def _result(engine: Engine, report: EvaluationReport, explanations: Sequence[Explanation]) -> StageResult:
+def _measured(engine: Engine, report: EvaluationReport, explanations: Sequence[Explanation]) -> StageResult:
     checks = {"agreement": report.text.agreement, "grounding": report.text.grounding, "rouge_l": report.text.rouge_l}
     texts = {f"explanation_{name}": value for name, value in checks.items() if value is not None}
+    counts = {
+        "users": report.all_rows.users,
+        "test_rows": report.all_rows.test_rows,
+        "experts": report.experts,
+        "explanations": len(explanations),
+    }
+    return _result(engine, flat_metrics(report.all_rows) | texts, counts)
+
+
+def _result(engine: Engine, metrics: Mapping[str, float], counts: Mapping[str, int]) -> StageResult:
     return StageResult(
-        metrics=flat_metrics(report.all_rows) | texts,
-        counts={
-            "users": report.all_rows.users,
-            "test_rows": report.all_rows.test_rows,
-            "experts": report.experts,
-            "explanations": len(explanations),
-        },
+        metrics=metrics,
+        counts=counts,
         source_digests={"base_model": engine.bundle.index.base_model_digest},
         device=engine.scorer.base.model.device.type,
         precision=engine.precision,

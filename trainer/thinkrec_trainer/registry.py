@@ -9,6 +9,7 @@ from typing import cast
 
 from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_trainer.context import StageContext, StageResult
+from thinkrec_trainer.shards import ShardedStage
 
 StageFunction = Callable[[StageContext], StageResult]
 
@@ -30,3 +31,9 @@ def stage_function(kind: StageKind) -> StageFunction:
     """Import the stage's module and return its `run`."""
     module = importlib.import_module(MODULES[kind])
     return cast(StageFunction, module.run)
+
+
+def sharded_stage(kind: StageKind) -> ShardedStage:
+    """Import the module of a stage that several pods may do together, and return its `share` and `merge`."""
+    module = importlib.import_module(MODULES[kind])
+    return ShardedStage(share=module.share, merge=module.merge)

@@ -19,8 +19,9 @@ from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_crds.stages import DatasetParameters, InputRef, ItemSource, KeywordsParameters, StageSpec, StoreOptions
 from thinkrec_trainer import registry
 from thinkrec_trainer.logs import configure_logs
-from thinkrec_trainer.protocol import fitted, run_stage
+from thinkrec_trainer.protocol import run_stage
 from thinkrec_trainer.store import open_blobs, read_manifest
+from thinkrec_trainer.termination import fitted
 
 RATINGS = "user_id,item_id,rating,timestamp\n" + "".join(f"u{n % 5},i{n % 7},{n % 5 + 1},{n}\n" for n in range(35))
 ITEMS = "item_id,title,genres\n" + "".join(f"i{n},Title {n},Drama|War\n" for n in range(7))

@@ -21,22 +21,28 @@ def serving_scores(
     *,
     progress: ProgressSink,
     checkpoint: CheckpointStore,
-) -> tuple[Floats, int]:
-    """Return (N,) scores of the rows and how many of them the serving revision cannot score.
+) -> list[Floats]:
+    """Return (candidates,) scores of each user, NaN for items that the serving revision does not know.
 
-    Items that its catalogue lacks get the median of the user's other scores, 0 where it scores none: neither better nor
-    worse. The histories are the ones given to the new revision, so that it sees no later interaction either. Raises
+    The histories are the ones given to the new revision, so that it sees no later interaction either. Raises
     Interrupted between two users when asked to stop.
     """
-    scores, unknown = [], 0
+    scores = []
     for number, user in enumerate(users):
-        mine = [_score(serving, user, item_ids)]
-        scores.append(mine[0])
-        unknown += int(np.isnan(mine[0]).sum())
+        scores.append(_score(serving, user, item_ids))
         progress.update(number + 1, len(users), "scoring with the serving revision")
         checkpoint.raise_if_interrupted()
-    filled = [np.where(np.isnan(one), _median(one), one) for one in scores]
-    return np.concatenate(filled), unknown
+    return scores
+
+
+def completed(scores: Sequence[Floats]) -> tuple[Floats, int]:
+    """Return (N,) scores without gaps, and how many rows the serving revision could not score.
+
+    Items that its catalogue lacks get the median of the user's other scores, 0 where it scores none: neither better nor
+    worse.
+    """
+    unknown = sum(int(np.isnan(one).sum()) for one in scores)
+    return np.concatenate([np.where(np.isnan(one), _median(one), one) for one in scores]), unknown
 
 
 def _median(scores: Floats) -> float:

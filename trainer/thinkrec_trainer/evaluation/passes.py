@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from thinkrec_inference.engine.scorer import ScoreJob, Scorer
 from thinkrec_trainer.context import CheckpointStore, ProgressSink
 
 Floats = npt.NDArray[np.float64]
+Job = tuple[Fusion, ScoreJob]
 TENSORS_NAME = "scores.safetensors"
 _BATCH = 8
-"""Jobs between two looks at progress and signals."""
+"""Jobs that are scored together, between two looks at progress and signals."""
 
 
 class Scorers:
@@ -45,29 +47,45 @@ class Scorers:
             )
         return self._made[fusion]
 
+    def score(self, batch: Sequence[Job]) -> list[torch.Tensor]:
+        """Return the scores of jobs that share a fusion."""
+        jobs = [job for _, job in batch]
+        single = all(sum(gate != 0 for gate in _gates(job)) <= 1 for job in jobs)
+        return self.get(self._engine.revision.fusion if single else batch[0][0]).score(jobs)
 
-def score_jobs(
-    engine: Engine,
-    jobs: Sequence[tuple[Fusion, ScoreJob]],
-    *,
-    progress: ProgressSink,
-    checkpoint: CheckpointStore,
+
+def job_batches(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Return the jobs in groups of at most `_BATCH` that share a fusion: what is scored together, and only together.
+
+    The numbers of a packed forward pass may depend on its company in the last bit, so pods share out whole groups.
+    """
+    return [
+        members[start : start + _BATCH]
+        for _, run in itertools.groupby(jobs, key=lambda job: job[0])
+        for members in [list(run)]
+        for start in range(0, len(members), _BATCH)
+    ]
+
+
+def score_batches(
+    engine: Engine, batches: Sequence[Sequence[Job]], *, progress: ProgressSink, checkpoint: CheckpointStore
 ) -> list[Floats]:
-    """Return the scores of each job, (candidates,) each.
+    """Return the scores of each job, (candidates,) each, in order.
 
     Jobs with at most one adapter at work are marked Exact and run on whichever scorer the engine has. The last
     checkpoint holds all scores: what follows (the serving revision, explanations) may be interrupted too.
     """
-    scorers, own = Scorers(engine), engine.revision.fusion
-    done = _restore(checkpoint.load(), jobs)
-    progress.update(len(done), len(jobs), "scoring")
-    while len(done) < len(jobs):
-        fusion = jobs[len(done)][0]
-        batch = _same_fusion(jobs[len(done) : len(done) + _BATCH])
-        single = all(sum(gate != 0 for gate in _gates(job)) <= 1 for job in batch)
-        done += scorers.get(own if single else fusion).score(batch)
-        progress.update(len(done), len(jobs), "scoring")
-        if checkpoint.due() or checkpoint.interrupted or len(done) == len(jobs):
+    scorers, total = Scorers(engine), sum(map(len, batches))
+    done = _restore(checkpoint.load(), [job for batch in batches for job in batch])
+    start = 0
+    progress.update(len(done), total, "scoring")
+    for batch in batches:
+        start += len(batch)
+        if start <= len(done):
+            continue
+        done += scorers.score(batch)
+        progress.update(len(done), total, "scoring")
+        if checkpoint.due() or checkpoint.interrupted or len(done) == total:
             checkpoint.save(_writer(done))
             checkpoint.raise_if_interrupted()
     return [scores.double().numpy() for scores in done]
@@ -77,18 +95,11 @@ def _gates(job: ScoreJob) -> list[float]:
     return [] if job.gates is None else job.gates.tolist()
 
 
-def _same_fusion(jobs: Sequence[tuple[Fusion, ScoreJob]]) -> list[ScoreJob]:
-    """Return the first jobs that share the first one's fusion."""
-    first = jobs[0][0]
-    count = next((number for number, (fusion, _) in enumerate(jobs) if fusion != first), len(jobs))
-    return [job for _, job in jobs[:count]]
-
-
 def _writer(done: Sequence[torch.Tensor]) -> Callable[[Path], None]:
     return lambda folder: save_file({"scores": torch.cat(list(done))}, folder / TENSORS_NAME)
 
 
-def _restore(folder: Path | None, jobs: Sequence[tuple[Fusion, ScoreJob]]) -> list[torch.Tensor]:
+def _restore(folder: Path | None, jobs: Sequence[Job]) -> list[torch.Tensor]:
     """Return the scores of the finished jobs: their order is a function of the spec, so a flat list is enough."""
     if folder is None:
         return []

@@ -7,6 +7,6 @@ text.py   cleaning (pure), noise.txt    cache.py   answers already paid for, by 
 
 from __future__ import annotations
 
-from thinkrec_trainer.keywords.stage import run
+from thinkrec_trainer.keywords.stage import merge, run, share
 
-__all__ = ["run"]
+__all__ = ["merge", "run", "share"]

@@ -78,9 +78,10 @@ class FileBlobs:
     def list(self, prefix: str = "") -> Sequence[Blob]:
         """Return the files whose name starts with `prefix`, temporary ones left out."""
         start = self.root / prefix.rpartition("/")[0]
-        names = (path.relative_to(self.root).as_posix() for path in start.rglob("*") if path.is_file())
+        paths = (Path(folder, name) for folder, _, files in os.walk(start) for name in files)
+        names = (path.relative_to(self.root).as_posix() for path in paths)
         kept = sorted(name for name in names if name.startswith(prefix) and TEMPORARY_PREFIX not in name)
-        return [_blob(self.root, name) for name in kept]
+        return [blob for name in kept if (blob := _blob(self.root, name)) is not None]
 
     def delete(self, names: Sequence[str]) -> None:
         """Remove files and the folders that this leaves empty."""
@@ -118,8 +119,12 @@ class FileBlobs:
                 temporary.unlink(missing_ok=True)
 
 
-def _blob(root: Path, name: str) -> Blob:
-    found = (root / name).stat()
+def _blob(root: Path, name: str) -> Blob | None:
+    """Describe a file; None when another process has removed it meanwhile."""
+    try:
+        found = (root / name).stat()
+    except FileNotFoundError:
+        return None
     return Blob(name, found.st_size, str(found.st_mtime_ns))
 
 

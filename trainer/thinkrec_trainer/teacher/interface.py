@@ -47,6 +47,15 @@ class Usage:
             completion_tokens=self.completion_tokens + sum(c.completion_tokens for c in completions),
         )
 
+    def added(self, other: Usage, *, sign: int = 1) -> Usage:
+        """Return the sum of both; with `sign` -1 what was used since `other`."""
+        return Usage(
+            requests=self.requests + sign * other.requests,
+            retries=self.retries + sign * other.retries,
+            prompt_tokens=self.prompt_tokens + sign * other.prompt_tokens,
+            completion_tokens=self.completion_tokens + sign * other.completion_tokens,
+        )
+
 
 class Teacher(Protocol):
     """Answers prompts. Errors: BadInput (wrong key, model or address), Temporary (out of reach after all retries)."""

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -18,9 +16,10 @@ from thinkrec_inference.engine.base_model import BaseModel
 from thinkrec_inference.engine.device import Device
 from thinkrec_inference.engine.gguf import ensure_safetensors
 from thinkrec_inference.engine.scorer import Scorer
-from thinkrec_trainer.context import StageContext, StageResult
+from thinkrec_trainer.context import LocalArtifact, StageContext, StageResult
 from thinkrec_trainer.fetch import base_model_uri
-from thinkrec_trainer.teacher import Teacher, Usage, make_teacher
+from thinkrec_trainer.shards import Shard, combined
+from thinkrec_trainer.teacher import Teacher, make_teacher
 from thinkrec_trainer.timelines import Timelines, read_catalogue, read_timelines
 from thinkrec_trainer.traces.dialogue import Case, Outcome, converse
 from thinkrec_trainer.traces.filters import Limits, Why
@@ -32,9 +31,10 @@ from thinkrec_trainer.traces.pool import (
     score_pool,
     wrong_samples,
 )
+from thinkrec_trainer.traces.shares import agreed_pool, ask_share, joined, read_shares, write_share
+from thinkrec_trainer.traces.work import Work
 from thinkrec_trainer.workbench import invalid_as_bad_input, open_base
 
-STATE_NAME = "traces.json"
 CHUNK = 16
 """Conversations held at once: a signal costs at most their unfinished ones."""
 POOL_SHARE = 20
@@ -51,59 +51,82 @@ _SCHEMA = {
 }
 
 
-@dataclass(slots=True)
-class Work:
-    """What is done so far: the whole checkpoint."""
-
-    pool: int = 0
-    wrong: list[Sample] = field(default_factory=list)
-    """In the order of asking."""
-    outcomes: list[Outcome] = field(default_factory=list)
-    """Of the first so many wrong samples."""
-    usage: Usage = field(default_factory=Usage)
-
-    def kept(self) -> list[Outcome]:
-        """Return the traces."""
-        return [outcome for outcome in self.outcomes if outcome.why is None]
-
-    def save(self, folder: Path) -> None:
-        """Write the checkpoint."""
-        (folder / STATE_NAME).write_text(json.dumps(asdict(self)))
-
-    @classmethod
-    def load(cls, folder: Path) -> Work:
-        """Read the checkpoint."""
-        state = json.loads((folder / STATE_NAME).read_text())
-        outcomes = [_outcome(**outcome) for outcome in state["outcomes"]]
-        wrong = [Sample(**sample) for sample in state["wrong"]]
-        return cls(pool=state["pool"], wrong=wrong, outcomes=outcomes, usage=Usage(**state["usage"]))
-
-
-def _outcome(sample: dict[str, Any], why: str | None, rounds: int, decision: str, reason: str) -> Outcome:
-    return Outcome(Sample(**sample), rounds, decision, reason, None if why is None else Why(why))
-
-
 def run(context: StageContext) -> StageResult:
     """Find what the base model gets wrong and let the teacher explain it."""
+    bench = _open(context)
+    folder = context.checkpoint.load()
+    work = Work.load(folder) if folder else bench.find_wrong(context)
+    _keep(context, work)
+    cases = bench.cases(work)
+    if cases and len(work.kept()) < bench.given.max_samples:
+        ask(context, bench.given, work, cases, bench.catalogue, lambda: open_teacher(context, bench))
+    return _finish(context, bench, work)
+
+
+def share(context: StageContext, shard: Shard) -> StageResult:
+    """Hold the conversations of this pod's chunks (shares.py)."""
+    bench = _open(context)
+    pool = agreed_pool(shard.board, lambda: bench.find_wrong(context))
+    cases, size = bench.cases(pool), chunk_size(bench.given)
+    chunks = [cases[start : start + size] for start in range(0, len(cases), size)]
+    done = ask_share(context, bench.given, shard, chunks, bench.catalogue, lambda: open_teacher(context, bench))
+    write_share(context.output, pool, done)
+    return bench.result({"asked": sum(len(work.outcomes) for work in done.values())})
+
+
+def merge(context: StageContext, parts: Sequence[LocalArtifact]) -> StageResult:
+    """Write the tables from the conversations of all pods."""
+    given = _given(context)
+    pool, chunks = read_shares(parts)
+    work = joined(pool, chunks, limit=given.max_samples)
+    write_tables(context.output, work.outcomes, limit=given.max_samples)
+    return replace(combined(parts), counts=counts(work, limit=given.max_samples))
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Model and data of the stage."""
+
+    given: TracesParameters
+    timelines: Timelines
+    catalogue: Sequence[ItemText]
+    base: BaseModel
+    device: Device
+
+    def find_wrong(self, context: StageContext) -> Work:
+        """Score the pool and return the samples that the base model gets wrong."""
+        return find_wrong(context, self.given, self.base, self.timelines, self.catalogue)
+
+    def cases(self, work: Work) -> list[Case]:
+        """Return what each conversation needs, in the order of asking."""
+        return [make_case(sample, self.base, self.timelines, self.catalogue, self.given) for sample in work.wrong]
+
+    def result(self, counted: Mapping[str, int]) -> StageResult:
+        """Return what the manifest says beside the files."""
+        return StageResult(
+            counts=counted,
+            source_digests={"base_model": self.base.digest},
+            device=self.device.device.type,
+            precision=self.device.precision,
+        )
+
+
+def _open(context: StageContext) -> Bench:
+    given = _given(context)
+    dataset = context.input("dataset")
+    base, device = open_base(context, given.base_model)
+    return Bench(given, read_timelines(dataset), read_catalogue(dataset, context.input("keywords")), base, device)
+
+
+def _given(context: StageContext) -> TracesParameters:
     given = context.spec.parameters
     assert isinstance(given, TracesParameters)
-    timelines = read_timelines(context.input("dataset"))
-    catalogue = read_catalogue(context.input("dataset"), context.input("keywords"))
-    base, device = open_base(context, given.base_model)
-    folder = context.checkpoint.load()
-    work = Work.load(folder) if folder else find_wrong(context, given, base, timelines, catalogue)
-    _keep(context, work)
-    digest = base.digest
-    cases = [make_case(sample, base, timelines, catalogue, given) for sample in work.wrong]
-    if cases and len(work.kept()) < given.max_samples:
-        ask(context, given, work, cases, catalogue, lambda: open_teacher(context, given, device))
-    write_tables(context.output, work.outcomes, limit=given.max_samples)
-    return StageResult(
-        counts=counts(work, limit=given.max_samples),
-        source_digests={"base_model": digest},
-        device=device.device.type,
-        precision=device.precision,
-    )
+    return given
+
+
+def _finish(context: StageContext, bench: Bench, work: Work) -> StageResult:
+    write_tables(context.output, work.outcomes, limit=bench.given.max_samples)
+    return bench.result(counts(work, limit=bench.given.max_samples))
 
 
 def find_wrong(
@@ -144,8 +167,9 @@ def make_case(
     return Case(sample=sample, item=catalogue[sample.item_index], history=history, limits=limits)
 
 
-def open_teacher(context: StageContext, given: TracesParameters, device: Device) -> Teacher:
+def open_teacher(context: StageContext, bench: Bench) -> Teacher:
     """Return the teacher of the spec."""
+    given, device = bench.given, bench.device
     folder = ensure_safetensors(context.fetch(base_model_uri(given.base_model)))
     return make_teacher(given.teacher, folder, seed=context.spec.seed, device=str(device.device), dtype=device.dtype)
 
@@ -171,7 +195,7 @@ def ask(
             start = len(work.outcomes)
             chunk = cases[start : start + chunk_size(given)]
             work.outcomes += converse(chunk, catalogue, teacher, max_rounds=given.teacher.max_rounds, pause=pause)
-            work.usage = _sum(before, teacher.usage)
+            work.usage = before.added(teacher.usage)
             _report(context, POOL_SHARE + (100 - POOL_SHARE) * _share(work, given, len(cases)), _message(work))
             _keep(context, work)
     finally:
@@ -229,12 +253,3 @@ def _message(work: Work) -> str:
 
 def _report(context: StageContext, percent: float, message: str) -> None:
     context.progress.update(round(percent), 100, message)
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    return Usage(
-        requests=one.requests + other.requests,
-        retries=one.retries + other.retries,
-        prompt_tokens=one.prompt_tokens + other.prompt_tokens,
-        completion_tokens=one.completion_tokens + other.completion_tokens,
-    )
