@@ -6,6 +6,7 @@
     unsupported            pure: spec -> what it asks for in vain
     reconcile              pure: observed -> plan; `work`, `children`, `revisions`, `status`, `report`, `events` are its
                            parts;  names: of everything it makes
+    deletion               pure: the plan of a model that is being deleted
     schedule, turn         pure: cron -> next time;  whether a scheduled training starts now
     manifests/             pure: children of a plan -> Kubernetes objects
     local/                 the driver without a cluster: subprocesses, a state folder, a live tree

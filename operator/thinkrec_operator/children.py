@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from thinkrec_crds.artifact import Digest
+from thinkrec_crds.fields import Resources
 from thinkrec_crds.model import ModelSpec
 from thinkrec_crds.scale_out import DISTRIBUTED_KINDS, SHARDED_KINDS
 from thinkrec_crds.spec_serving import Serving
@@ -19,6 +21,8 @@ from thinkrec_operator.manifests.quantities import gpus
 from thinkrec_operator.names import artifact_uri, child_name, content_hash, stage_config_map_name
 from thinkrec_operator.observed import Observed, RevisionRecord
 from thinkrec_operator.plan import (
+    CLEANUP_BACKOFF_LIMIT,
+    CLEANUP_DEADLINE_SECONDS,
     Child,
     ConfigMapChild,
     ControllerRevisionChild,
@@ -155,6 +159,20 @@ def pod_settings(observed: Observed, kind: StageKind) -> PodSettings:
     )
 
 
+def cleanup_settings(observed: Observed, resources: Resources) -> PodSettings:
+    """Return how the clean-up runs: where training pods may run and as who they are, with the store's Secret only."""
+    settings = pod_settings(observed, StageKind.GATE)
+    return replace(
+        settings,
+        image=observed.settings.trainer_image,
+        args=(),
+        resources=resources,
+        backoff_limit=CLEANUP_BACKOFF_LIMIT,
+        active_deadline_seconds=CLEANUP_DEADLINE_SECONDS,
+        queue_name=None,
+    )
+
+
 def _secrets(spec: ModelSpec, kind: StageKind) -> tuple[SecretEnvironment, ...]:
     """Return the Secrets a stage needs and no other; the store's comes first and keeps the plain variable names."""
     sources = []
@@ -220,3 +238,19 @@ def serving_settings(serving: Serving) -> tuple[tuple[str, str], ...]:
         ("THINKREC_MAX_EXPLANATION_TOKENS", str(limits.max_explanation_tokens)),
         ("THINKREC_PRECISION", serving.precision),
     )
+
+
+def relative_uri(observed: Observed) -> str | None:
+    """Return the field, and its value, that only means something on the laptop it was typed on."""
+    spec = observed.model.spec
+    named = {
+        "spec.baseModel.storageUri": spec.base_model.storage_uri,
+        "spec.dataset.storageUri": spec.dataset.storage_uri,
+        "spec.dataset.items.storageUri": spec.dataset.items.storage_uri,
+        "spec.collaborative.checkpointUri": spec.collaborative.checkpoint_uri or "",
+        "spec.artifacts.storageUri": spec.artifacts.storage_uri,
+    }
+    for name, uri in named.items():
+        if uri.startswith("file:") and not uri.startswith("file:/"):
+            return f"`{name}` is {uri}"
+    return None

@@ -213,6 +213,8 @@ class Observed:
     """Stage keys that other models with the same store still use; a clean-up leaves them alone."""
     refusals: tuple[Refusal, ...] = ()
     """What the apiserver refused for this spec."""
+    namespace_terminating: bool = False
+    """The namespace is going: nothing can be created in it any more."""
     cleanup: JobObservation | None = None
     """The Job that removes a deleted model's artifacts; its `key` is empty."""
 

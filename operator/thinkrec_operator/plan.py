@@ -133,6 +133,20 @@ class JobChild:
         return ChildKind(self.backend)
 
 
+CLEANUP_DEADLINE_SECONDS = 600
+CLEANUP_BACKOFF_LIMIT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupChild:
+    """The Job that removes a deleted model's artifacts; created when absent and never changed."""
+
+    name: str
+    owner: Owner
+    config_map: str
+    settings: PodSettings
+
+
 @dataclass(frozen=True, slots=True)
 class ControllerRevisionChild:
     """The lineage of one trained revision and its newest evaluation."""
@@ -178,7 +192,15 @@ class PeersServiceChild:
     owner: Owner
 
 
-Child = ConfigMapChild | JobChild | ControllerRevisionChild | DeploymentChild | ServiceChild | PeersServiceChild
+Child = (
+    ConfigMapChild
+    | JobChild
+    | CleanupChild
+    | ControllerRevisionChild
+    | DeploymentChild
+    | ServiceChild
+    | PeersServiceChild
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from thinkrec_crds.conditions import Reason
 from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_operator import children as build
 from thinkrec_operator import report, revisions, status, work
+from thinkrec_operator.deletion import farewell, wanted_finalizer
 from thinkrec_operator.events import events_between
 from thinkrec_operator.graph import SERVING_ROLE, Graph
 from thinkrec_operator.observed import Observed, RevisionRecord
@@ -27,7 +28,7 @@ from thinkrec_operator.work import Results, StageView
 def reconcile(observed: Observed) -> Plan:
     """Return what must exist, what must go, the status, the events, and when to look again."""
     if observed.model.metadata.deletion_timestamp is not None:
-        return _wind_down(observed)
+        return farewell(observed)
     before, results = observed.model.status, work.finished_work(observed)
     turn = take(observed, results)
     if turn.start is not None:
@@ -47,6 +48,7 @@ def reconcile(observed: Observed) -> Plan:
         status=written,
         events=(*_first_warnings(observed), *turn.events, *events_between(before, written)),
         requeue_after=_requeue_after(facts),
+        finalizer=wanted_finalizer(observed),
     )
 
 
@@ -55,16 +57,6 @@ def _first_warnings(observed: Observed) -> tuple[Event, ...]:
     if not observed.first_visit or observed.settings.relative_files:
         return ()
     return tuple(Event("Warning", "FieldWithoutEffect", line) for line in unsupported_fields(observed.model.spec))
-
-
-def _wind_down(observed: Observed) -> Plan:
-    """Return the plan of a model that is being deleted: create nothing, stop what runs."""
-    stops = tuple(
-        Deletion(ChildKind(job.backend), job.name, "the model is being deleted")
-        for job in observed.jobs
-        if job.active and not job.deleting
-    )
-    return Plan((), stops, observed.model.status, (), None)
 
 
 def _facts(
@@ -113,7 +105,7 @@ def _failure(
     gates: revisions.GateCheck | None,
     turn: Turn,
 ) -> Failure | None:
-    relative = None if observed.settings.relative_files else _relative_uri(observed)
+    relative = None if observed.settings.relative_files else build.relative_uri(observed)
     if relative is not None:
         reason = Reason.LOCAL_URI_NOT_SUPPORTED
         return Failure(reason.value, f"{relative}: {reason.meaning} {reason.remedy}")
@@ -149,21 +141,6 @@ def _stage_failure(view: StageView) -> Failure:
         return Failure(Reason.EVALUATION_FAILED.value, message, view.stage.kind, cause)
     stalling = cause in {item.value for item in status.STALLING}
     return Failure(cause if stalling else Reason.TRAINING_FAILED.value, message, view.stage.kind, cause)
-
-
-def _relative_uri(observed: Observed) -> str | None:
-    spec = observed.model.spec
-    named = {
-        "spec.baseModel.storageUri": spec.base_model.storage_uri,
-        "spec.dataset.storageUri": spec.dataset.storage_uri,
-        "spec.dataset.items.storageUri": spec.dataset.items.storage_uri,
-        "spec.collaborative.checkpointUri": spec.collaborative.checkpoint_uri or "",
-        "spec.artifacts.storageUri": spec.artifacts.storage_uri,
-    }
-    for name, uri in named.items():
-        if uri.startswith("file:") and not uri.startswith("file:/"):
-            return f"`{name}` is {uri}"
-    return None
 
 
 def _answers(observed: Observed) -> bool:

@@ -14,8 +14,6 @@ from thinkrec_crds.stage_kinds import StageKind
 def unsupported_fields(spec: ModelSpec, *, local: bool = False) -> list[str]:
     """Return one sentence for each field that is set and has no effect; `local`: where the laptop's driver runs it."""
     found = [*_training(spec.training), *_serving(spec)]
-    if spec.artifacts.deletion_policy == "Delete":
-        found.append("`spec.artifacts.deletionPolicy` Delete is not implemented: artifacts stay in the store.")
     return found + (list(_laptop(spec)) if local else [])
 
 
@@ -81,6 +79,8 @@ def _one_process(training: Training) -> Iterator[str]:
 def _laptop(spec: ModelSpec) -> Iterator[str]:
     """Yield what a driver without a cluster leaves out."""
     yield from _one_process(spec.training)
+    if spec.artifacts.deletion_policy == "Delete":
+        yield "`spec.artifacts.deletionPolicy` Delete is left out on this machine: artifacts stay in the store."
     if spec.schedule is not None and spec.schedule.cron is not None:
         yield f"`spec.schedule.cron` {spec.schedule.cron!r} is left out on this machine: nothing watches the clock."
     named = [("spec.training.image", spec.training.image), ("spec.serving.image", spec.serving.image)]

@@ -18,7 +18,7 @@ from typing import Any
 
 from thinkrec_crds.artifact import ExitCode, TerminationMessage
 from thinkrec_crds.conditions import Reason
-from thinkrec_crds.group import ANNOTATION_RETRAIN_REQUESTED
+from thinkrec_crds.group import ANNOTATION_RETRAIN_REQUESTED, FINALIZER
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_crds.model_status import ModelStatus
 from thinkrec_crds.stage_kinds import StageKind
@@ -33,6 +33,7 @@ from thinkrec_operator.observed import (
 )
 from thinkrec_operator.plan import (
     ChildKind,
+    CleanupChild,
     ConfigMapChild,
     ControllerRevisionChild,
     DeploymentChild,
@@ -142,13 +143,21 @@ class World:
     """Children of the kinds that are only applied and deleted."""
     kinds: frozenset[str] = frozenset()
     auc: float = 0.7
-    deleting: bool = False
+    deleting: datetime | None = None
+    """When the model was deleted."""
+    finalizer: bool = False
+    gone: bool = False
+    cleanup: JobObservation | None = None
+    elsewhere: frozenset[str] = frozenset()
+    namespace_terminating: bool = False
 
     def observed(self) -> Observed:
         """Return what a decision sees now."""
         extra: dict[str, Any] = {"annotations": dict(self.annotations)} if self.annotations else {}
-        if self.deleting:
-            extra["deletionTimestamp"] = self.now
+        if self.deleting is not None:
+            extra["deletionTimestamp"] = self.deleting
+        if self.finalizer:
+            extra["finalizers"] = [FINALIZER]
         seen = model(self.spec, generation=self.generation, **extra).model_copy(update={"status": self.status})
         return Observed(
             model=seen,
@@ -161,14 +170,20 @@ class World:
             serving=self.serving,
             other_children=tuple(sorted(self.others, key=lambda ref: (ref.kind, ref.name))),
             kinds=self.kinds,
+            keys_elsewhere=self.elsewhere,
+            cleanup=self.cleanup,
+            namespace_terminating=self.namespace_terminating,
         )
 
     def step(self, *, writes: int | None = None) -> Plan:
         """Decide and apply; with `writes`, the driver is killed after that many writes."""
         plan = reconcile(self.observed())
-        actions: list[Callable[[], None]] = [partial(self._delete, d.kind, d.name) for d in plan.deletions]
+        actions: list[Callable[[], None]] = [partial(self._hold, True)] if plan.finalizer else []
+        actions += [partial(self._delete, d.kind, d.name) for d in plan.deletions]
         actions += [partial(self._create, child) for child in plan.children]
         actions.append(partial(self._write, plan))
+        if plan.finalizer is False:
+            actions.append(partial(self._hold, False))
         for action in actions[:writes]:
             action()
         self.now += timedelta(seconds=1)
@@ -248,6 +263,19 @@ class World:
         job = self.jobs[name]
         self.jobs[name] = replace(job, state=state, attempts=job.attempts + 1, completion_time=self.now, **changes)
 
+    def delete(self) -> None:
+        """Delete the model as a user does; without a finalizer it is gone at once."""
+        self.deleting, self.gone = self.now, not self.finalizer
+
+    def end_cleanup(self, state: JobState, **changes: Any) -> None:
+        """Let the clean-up end."""
+        assert self.cleanup is not None
+        self.cleanup = replace(self.cleanup, state=state, **changes)
+
+    def _hold(self, held: bool) -> None:
+        self.finalizer = held
+        self.gone = self.gone or (self.deleting is not None and not held)
+
     def _delete(self, kind: ChildKind, name: str) -> None:
         if kind in (ChildKind.JOB, ChildKind.JOB_SET, ChildKind.TRAIN_JOB):
             assert name not in self.jobs or self.jobs[name].backend == kind, f"{name} is no {kind}"
@@ -270,6 +298,8 @@ class World:
             self.revisions[child.record.name] = child.record
         elif isinstance(child, DeploymentChild):
             self._apply_deployment(child)
+        elif isinstance(child, CleanupChild) and self.cleanup is None:
+            self.cleanup = JobObservation(child.name, "", JobState.PENDING)
         elif isinstance(child, tuple(OTHER_KINDS)):
             self.others.add(ChildRef(OTHER_KINDS[type(child)], child.name))
 

@@ -34,6 +34,7 @@ PURE = (
     "names",
     "schedule",
     "turn",
+    "deletion",
 )
 
 
@@ -603,7 +604,7 @@ class TestOther:
     def test_nothing_is_created_while_deleting(self) -> None:
         world = World()
         run_until(world, "adapter")
-        world.deleting = True
+        world.deleting = world.now
         plan = world.step()
         assert plan.children == ()
         assert world.active == []

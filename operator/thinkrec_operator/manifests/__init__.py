@@ -6,6 +6,7 @@
     common        metadata, labels, owner references, pod security
     pods          the pod of a stage
     training      stage ConfigMap and Job or JobSet;  train_job: Kubeflow's
+    cleanup       the Job that removes a deleted model's artifacts
     serving       Deployment and Service
     revision      ControllerRevision, to and from a RevisionRecord
 

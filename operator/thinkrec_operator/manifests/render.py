@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from thinkrec_operator.manifests.cleanup import cleanup_job
 from thinkrec_operator.manifests.common import Manifest
 from thinkrec_operator.manifests.revision import controller_revision
 from thinkrec_operator.manifests.serving import deployment, service
 from thinkrec_operator.manifests.training import config_map, job, peers_service
 from thinkrec_operator.plan import (
     Child,
+    CleanupChild,
     ConfigMapChild,
     ControllerRevisionChild,
     DeploymentChild,
@@ -33,6 +35,8 @@ def render(child: Child) -> Manifest:
             return deployment(child)
         case ServiceChild():
             return service(child)
+        case CleanupChild():
+            return cleanup_job(child)
         case PeersServiceChild():
             return peers_service(child)
         case _:
