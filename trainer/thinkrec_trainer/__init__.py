@@ -2,7 +2,7 @@
 """The trainer: stages of the method as content-addressed jobs.
 
   From stage.json to a published artifact
-    cli             `python -m thinkrec_trainer run stage.json`, `fetch`, `show`
+    cli             `python -m thinkrec_trainer run stage.json`, `torchrun`, `clean`, `fetch`, `show`
     protocol        stage.json -> verified inputs -> the stage -> artifact, termination message, exit code
     publication     a stage function's files -> manifest -> store;  termination: what the operator is told
     shards          one stage in several pods, each with a share
@@ -10,6 +10,7 @@
     context         what a stage sees (StageContext) and returns (StageResult);  errors: how it fails
     checkpoint      unfinished work in the store;  progress, logs: JSON lines, secrets masked
     fetch           outside sources;  delivery: artifacts and sources into a folder, for serving pods
+    clean           artifacts that nobody needs leave the store
     store/          artifacts in folders and S3
 
   Stages: a module, or a package where one file is not enough
@@ -23,6 +24,7 @@
     batches         blocks as tensors with their tree mask;  forward: scores and losses of them
     lora            adapters in PEFT's layout
     cursor          data order and randomness by place;  run_state: what a checkpoint holds
+    distributed     several processes that train one model;  launch: starts them with torchrun
     validation      AUC and UAUC while training
     loop            the one training loop;  workbench: what adapter, projector and experts set up alike
 

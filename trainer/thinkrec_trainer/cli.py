@@ -47,6 +47,22 @@ def run(
 
 
 @app.command()
+def clean(
+    spec: Annotated[Path, typer.Argument(help="The artifacts that nobody needs (CleanSpec as JSON).")],
+) -> None:
+    """Remove artifacts from a store, with their checkpoints and shares.
+
+    What is gone already counts as removed, so it may be repeated. Progress goes to standard output as JSON lines, the
+    termination message, with counts, to $THINKREC_TERMINATION_PATH (default /dev/termination-log).
+
+    Example: `python -m thinkrec_trainer clean /etc/thinkrec/clean.json`
+    """
+    from thinkrec_trainer.clean import run_clean
+
+    raise typer.Exit(run_clean(spec, typer.echo))
+
+
+@app.command()
 def fetch(
     uri: Annotated[str, typer.Argument(help="An artifact, a file or folder, or hf://organisation/name@revision.")],
     to: Annotated[Path, typer.Option(help="Folder for the files: empty, missing, or filled by an earlier fetch.")],

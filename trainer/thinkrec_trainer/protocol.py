@@ -67,8 +67,13 @@ def read_spec(path: Path) -> StageSpec:
     except OSError as error:
         raise BadInput(f"stage file {path} cannot be read: {error.strerror}") from error
     except pydantic.ValidationError as error:
-        lines = [f"  {_field(e['loc'])}: {e['msg']} (got {_shown(e['input'])})" for e in error.errors()]
-        raise BadInput(f"stage file {path} has {len(lines)} wrong field(s):\n" + "\n".join(lines)) from error
+        raise BadInput(described(f"stage file {path}", error)) from error
+
+
+def described(what: str, error: pydantic.ValidationError) -> str:
+    """Return every wrong field of a file with its path and the value received."""
+    lines = [f"  {_field(e['loc'])}: {e['msg']} (got {_shown(e['input'])})" for e in error.errors()]
+    return f"{what} has {len(lines)} wrong field(s):\n" + "\n".join(lines)
 
 
 def _published_or_run(spec: StageSpec) -> TerminationMessage:

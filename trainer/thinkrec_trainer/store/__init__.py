@@ -26,6 +26,7 @@ from thinkrec_trainer.store.location import FileLocation, join, parent, parse_lo
 __all__ = [
     "Blob",
     "Blobs",
+    "FileLocation",
     "Published",
     "copy_artifact",
     "describe_files",

@@ -62,6 +62,9 @@ class Blobs(Protocol):
     def delete(self, names: Sequence[str]) -> None:
         """Remove blobs; those that do not exist are ignored."""
 
+    def prune(self) -> None:
+        """Remove what is left of the root itself once no blob is: an empty folder."""
+
     def publish(self, files: Sequence[tuple[str, Path]], manifest_name: str, manifest: bytes) -> bool:
         """Store `files`, then `manifest` last and exclusively; return False when another writer's manifest was first.
 

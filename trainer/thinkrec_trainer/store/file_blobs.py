@@ -87,8 +87,19 @@ class FileBlobs:
         """Remove files and the folders that this leaves empty."""
         for name in names:
             path = self.root / safe_name(name)
-            path.unlink(missing_ok=True)
+            with _explained(self.root):
+                path.unlink(missing_ok=True)
             _remove_empty_parents(path, self.root)
+
+    def prune(self) -> None:
+        """Remove the root if it is empty.
+
+        A folder of nothing but a dead writer's temporary files goes too, once they are old.
+        """
+        if self.root.is_dir():
+            _remove_stale(self.root, TEMPORARY_PREFIX)
+        with contextlib.suppress(OSError):  # not empty: another process writes there
+            self.root.rmdir()
 
     def publish(self, files: Sequence[tuple[str, Path]], manifest_name: str, manifest: bytes) -> bool:
         """Build the folder beside its final place and rename it there; the first rename wins."""

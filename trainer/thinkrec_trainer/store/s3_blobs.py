@@ -46,6 +46,7 @@ _REFUSED = {
     "403": "check credentials and bucket policy",
     "InvalidBucketName": "correct the storage URI",
 }
+_PASSING = frozenset({"SlowDown", "RequestTimeout", "Throttling", "InternalError", "ServiceUnavailable"})
 _REASONS = {
     "NoSuchBucket": Reason.DATASET_NOT_FOUND,
     **dict.fromkeys(
@@ -131,7 +132,15 @@ class S3Blobs:
         with self._explained():
             for start in range(0, len(names), self.page_size):
                 keys = [{"Key": self._key(name)} for name in names[start : start + self.page_size]]
-                self.client.delete_objects(Bucket=self.location.bucket, Delete={"Objects": keys, "Quiet": True})
+                answer = self.client.delete_objects(
+                    Bucket=self.location.bucket, Delete={"Objects": keys, "Quiet": True}
+                )
+                for failed in answer.get("Errors", [])[:1]:  # the answer as a whole is a success even then
+                    raise ClientError({"Error": {"Code": failed.get("Code", ""), **failed}}, "DeleteObjects")
+
+    def prune(self) -> None:
+        """Abort uploads that a dead writer left unfinished; a bucket has no folders."""
+        self.abort_stale_uploads(now=datetime.datetime.now(datetime.UTC))
 
     def publish(self, files: Sequence[tuple[str, Path]], manifest_name: str, manifest: bytes) -> bool:
         """Upload what is not there yet, then create the manifest."""
@@ -240,7 +249,7 @@ def _translated(error: Exception, uri: str, endpoint: str) -> StageError:
     if code in _REFUSED:
         told = f"S3 endpoint {endpoint} refused {uri}: {code}; {_REFUSED[code]}"
         return BadInput(told, reason=_REASONS.get(code))
-    if status >= 500 or status in (408, 429) or code in ("SlowDown", "RequestTimeout", "Throttling"):
+    if status >= 500 or status in (408, 429) or code in _PASSING:
         return Temporary(f"S3 endpoint {endpoint} failed for {uri}: {code} (HTTP {status})")
     return BadInput(f"S3 endpoint {endpoint} refused {uri}: {cause}")
 
