@@ -18,7 +18,7 @@ from thinkrec_crds.model import ThinkRecModel
 from thinkrec_crds.model_status import ModelStatus
 from thinkrec_operator.cluster import resources
 from thinkrec_operator.cluster.api import Api
-from thinkrec_operator.cluster.drift import covers, stamped
+from thinkrec_operator.cluster.drift import applied_hash, covers, stamped
 from thinkrec_operator.cluster.echo import Echo
 from thinkrec_operator.cluster.errors import ApiError
 from thinkrec_operator.cluster.events import event_manifest
@@ -33,6 +33,8 @@ _CREATED_ONCE: Final = frozenset(
     {resources.JOB.kind, resources.JOB_SET.kind, resources.TRAIN_JOB.kind, resources.CONFIG_MAP.kind}
 )
 """Kinds that cannot change under one name: their names come from their content."""
+_TYPE: Final = frozenset({"apiVersion", "kind"})
+"""Members that the items of a list are without."""
 
 
 class Applier:
@@ -42,6 +44,7 @@ class Applier:
         """Write through `api`, read back through `view`; `echo` awaits each write in the watches."""
         self._api = api
         self._echo = echo
+        self._settled: dict[str, tuple[int, str]] = {}
         self._view = view
         self._refusals = refusals
 
@@ -82,8 +85,8 @@ class Applier:
         unwatched = False
         for resource, manifest in wanted:
             if not self._is_there(key, model, resource, manifest) and not self._refusals.stands(key, manifest):
-                told = await self._write(key, resource, manifest)
-                unwatched = unwatched or not told or resource in resources.LISTED
+                changed = await self._write(key, resource, manifest)
+                unwatched = unwatched or changed
         return unwatched
 
     def _is_there(self, key: Key, model: ThinkRecModel, resource: Resource, manifest: Mapping[str, Any]) -> bool:
@@ -94,19 +97,27 @@ class Applier:
         record = children.objects.get(slot)
         if record is None or record.owner != model.metadata.uid or record.deleting:
             return False
-        return resource.kind in _CREATED_ONCE or covers(record.body, manifest)
+        if resource.kind in _CREATED_ONCE or self._settled.get(record.uid) == (record.version, applied_hash(manifest)):
+            return True
+        return covers(record.body, {name: part for name, part in manifest.items() if name not in _TYPE})
 
     async def _write(self, key: Key, resource: Resource, manifest: Mapping[str, Any]) -> bool:
-        """Write a child; return False where the apiserver refuses it for good."""
+        """Write a child; return whether that changes what the next decision sees and no watch will tell."""
         try:
             body = await self._api.apply(resource, manifest)
         except ApiError as error:
             if not error.refused:
                 raise
             self._refusals.add(key, manifest, error)
-            return False
+            return True
+        uid, version = body["metadata"]["uid"], int(body["metadata"]["resourceVersion"])
+        record = self._view.children(key).objects.get((resource.kind, manifest["metadata"]["name"]))
         self._take(resource, body)
-        return True
+        if record is None or record.version != version:
+            return resource in resources.LISTED
+        # The apiserver found nothing to change where `covers` did: it compares better than we do, so it is believed.
+        self._settled[uid] = (version, applied_hash(manifest))
+        return False
 
     def _take(self, resource: Resource, body: Mapping[str, Any]) -> None:
         if self._view.put(resource, body) is not None:  # else the watch was faster than the answer

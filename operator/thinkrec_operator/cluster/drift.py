@@ -21,6 +21,12 @@ def stamped(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**manifest, "metadata": {**meta, "annotations": annotations}}
 
 
+def applied_hash(manifest: Mapping[str, Any]) -> str:
+    """Return the digest that `stamped` put on a manifest."""
+    digest: str = manifest["metadata"]["annotations"][ANNOTATION_APPLIED]
+    return digest
+
+
 def covers(live: Any, wanted: Any) -> bool:
     """Return whether `live` has everything `wanted` says.
 

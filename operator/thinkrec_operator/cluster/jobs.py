@@ -151,7 +151,7 @@ def observe_job(
         generation=job.generation,
         retrain=job.retrain,
         scheduled=job.scheduled,
-        attempts=max(len(own), job.failures + job.active + job.succeeded),
+        attempts=max(sum(pod.phase != "Pending" for pod in own), job.failures),
         failures=job.failures,
         exit_code=ended.exit_code if ended else None,
         reason=reason,
@@ -193,7 +193,7 @@ def _state(job: JobRecord, pods: Sequence[PodRecord], told: TerminationMessage |
     if job.succeeded and not silent and pods:
         return JobState.SUCCEEDED
     # Succeeded, but the watch of Pods is behind the watch of Jobs: what was published is not known yet.
-    at_work = job.running > 0 or job.succeeded or any(pod.phase == "Running" for pod in pods)
+    at_work = job.running > 0 or job.succeeded or any(pod.phase in ("Running", "Succeeded") for pod in pods)
     return JobState.RUNNING if at_work else JobState.PENDING
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from thinkrec_operator.cluster.drift import ANNOTATION_APPLIED
+from thinkrec_operator.cluster.drift import applied_hash
 from thinkrec_operator.cluster.errors import ApiError
 from thinkrec_operator.cluster.pods import without_secrets
 from thinkrec_operator.cluster.workqueue import Key
@@ -40,12 +40,12 @@ class Refusals:
         """Remember a refusal of this very manifest."""
         name = manifest["metadata"]["name"]
         refusal = Refusal(manifest["kind"], name, error.reason, without_secrets(error.message))
-        self._found.setdefault(key, {})[name] = _Entry(_digest(manifest), refusal)
+        self._found.setdefault(key, {})[name] = _Entry(applied_hash(manifest), refusal)
 
     def stands(self, key: Key, manifest: Mapping[str, Any]) -> bool:
         """Return whether this very manifest was refused and nothing changed since."""
         entry = self._found.get(key, {}).get(manifest["metadata"]["name"])
-        return entry is not None and entry.digest == _digest(manifest)
+        return entry is not None and entry.digest == applied_hash(manifest)
 
     def keep(self, key: Key, names: set[str]) -> None:
         """Forget refusals of children that are no longer wanted."""
@@ -62,8 +62,3 @@ class Refusals:
         keys = set(self._found)
         self._found.clear()
         return keys
-
-
-def _digest(manifest: Mapping[str, Any]) -> str:
-    digest: str = manifest["metadata"]["annotations"][ANNOTATION_APPLIED]
-    return digest
