@@ -18,7 +18,9 @@ from embedded_cluster.paths import cache_folder
 
 PAUSE = "thinkrec.local/pause:1"
 BUSYBOX = "thinkrec.local/busybox:1"
-"""Shell, wget, nslookup, httpd and the like, for tests of the cluster itself."""
+"""Shell, wget, nslookup, httpd and the like, for tests of the cluster itself. Its wget must go
+without -T (Debian's static one crashes on it).
+"""
 
 
 def archive() -> Path:

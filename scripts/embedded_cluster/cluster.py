@@ -115,8 +115,9 @@ def start(folder: Path, *, node: bool = False, flags: Sequence[str] = (), owned:
             guardian.watch(processes, state, os.getpid())
         cluster = _start_with_node(state, processes, flags) if node else _start_plane(state, processes, flags)
         _remember(cluster)
-    except BaseException:  # also on Ctrl-C: nothing half-started stays
+    except BaseException:  # also on Ctrl-C: nothing half-started stays, except the logs that say why
         processes.stop_all()
+        teardown.release(state)
         raise
     return cluster
 
@@ -153,6 +154,7 @@ def load(folder: Path) -> Cluster:
 
 def _remember(cluster: Cluster) -> None:
     body = {
+        "source": "embedded",
         "version": programs.kubernetes_version(),
         "url": cluster.url,
         "token": cluster.token,

@@ -25,14 +25,19 @@ def down(state: State) -> bool:
     if not state.folder.exists():
         return False
     _require_own(state.folder)
+    release(state)
+    shutil.rmtree(state.folder)
+    return True
+
+
+def release(state: State) -> None:
+    """End the processes and remove what they hold outside the state folder; logs and data stay."""
     Processes(state).stop_all()
     if state.node.exists():
         link.remove(state)
         cgroups.remove(state)
         _unmount_below(state.folder)
         _remove_mount_points()
-    shutil.rmtree(state.folder)
-    return True
 
 
 def _remove_mount_points() -> None:

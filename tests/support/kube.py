@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures with a real Kubernetes: `control_plane` (without a node) and a fresh `namespace` for each test."""
+"""Fixtures with a real Kubernetes, and a fresh namespace on each for every test.
+
+control_plane, namespace        no node: everyone can run it, four seconds
+node_cluster, node_namespace    with a node that runs pods: needs root and containerd, ten seconds
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from embedded_cluster import cluster, programs
+from embedded_cluster import cluster, dependencies, programs
 from embedded_cluster.api import Api
 from embedded_cluster.cluster import Cluster
 
@@ -47,6 +51,26 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]
         running.stop()
 
 
+@pytest.fixture(scope="session")
+def node_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A control plane with a real node, thinkrec's CRDs installed; shared by the whole session."""
+    if reason := dependencies.why_no_node():
+        unavailable(reason)
+    require_programs((*programs.CONTROL_PLANE, *programs.NODE))
+    running = cluster.start(tmp_path_factory.mktemp("node-cluster") / "state", node=True, owned=True)
+    try:
+        install_crds(running.api)
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def node_namespace(node_cluster: Cluster) -> Iterator[str]:
+    """A namespace for one test on `node_cluster`."""
+    yield from fresh_namespace(node_cluster.api)
+
+
 @pytest.fixture
 def namespace(control_plane: Cluster) -> Iterator[str]:
     """A namespace for one test on `control_plane`; its deletion is started, not waited for."""
@@ -57,6 +81,8 @@ def fresh_namespace(api: Api) -> Iterator[str]:
     """Make a namespace, yield its name, delete it."""
     name = f"test-{secrets.token_hex(4)}"
     api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+    wait_for(lambda: api.find(account), f"the default service account of {name}")  # without it no pod is admitted
     yield name
     api.delete(f"/api/v1/namespaces/{name}")
 
