@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write what the Helm chart takes from elsewhere: the definitions from crds/, the table of values from its schema.
+"""Write what the Helm chart and the GitOps examples take from elsewhere: definitions, values, the Argo CD health check.
 
 python scripts/chart.py            # write
 python scripts/chart.py --check    # only say what is stale
@@ -16,11 +16,14 @@ from typing import Any
 
 import yaml
 
+from thinkrec_crds import group
 from thinkrec_crds.markdown import code, table
 from thinkrec_crds.schema import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 CHART = ROOT / "helm" / "thinkrec"
+HEALTH_CHECK = ROOT / "helm" / "argocd" / "thinkrec-health.lua"
+ARGOCD_PATCH = ROOT / "examples" / "gitops" / "argocd" / "argocd-cm.yaml"
 COMMAND = "python scripts/chart.py"
 BEGIN, END = f"<!-- values: made by `{COMMAND}` -->", "<!-- end of values -->"
 
@@ -79,6 +82,17 @@ def _type(field: Mapping[str, Any]) -> str:
     return f"{field['type']} {' to '.join(bounds)}".strip()
 
 
+def argocd_patch(check: str) -> str:
+    """Return the patch of Argo CD's settings that makes it judge our kinds by the check."""
+    indented = "".join(f"    {line}" if line.strip() else line for line in check.splitlines(keepends=True))
+    entries = [f"  resource.customizations.health.{group.GROUP}_{kind.kind}: |\n{indented}" for kind in KINDS]
+    return (
+        "# SPDX-License-Identifier: Apache-2.0\n"
+        f"# DO NOT EDIT: made from helm/argocd/{HEALTH_CHECK.name} by `{COMMAND}`.\n"
+        f"data:\n{''.join(entries)}"
+    )
+
+
 def rendered() -> dict[Path, str]:
     """Return the path and the text of every generated file of the chart."""
     files = {
@@ -88,7 +102,8 @@ def rendered() -> dict[Path, str]:
         for kind in KINDS
     }
     readme = CHART / "README.md"
-    return files | {readme: _with_table(readme.read_text("utf-8"))}
+    patch = argocd_patch(HEALTH_CHECK.read_text("utf-8"))
+    return files | {readme: _with_table(readme.read_text("utf-8")), ARGOCD_PATCH: patch}
 
 
 def _with_table(page: str) -> str:
