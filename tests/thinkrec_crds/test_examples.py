@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import jsonschema
@@ -24,7 +25,8 @@ def shipped(path: Path) -> bool:
 EXAMPLES = sorted(
     path
     for path in (ROOT / "examples").rglob("*.yaml")
-    if shipped(path) and group.API_VERSION in path.read_text("utf-8")
+    if shipped(path)
+    and re.search(rf"^apiVersion: {re.escape(group.API_VERSION)}$", path.read_text("utf-8"), re.MULTILINE)
 )
 
 
