@@ -33,7 +33,7 @@ async def load(environment: Mapping[str, str] = os.environ) -> Configuration:
             kube_config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
         else:
             await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
-                client_configuration=configuration, persist_config=False
+                config_file=environment.get("KUBECONFIG"), client_configuration=configuration, persist_config=False
             )
     except kube_config.ConfigException as error:
         raise CredentialsMissing(

@@ -3,41 +3,26 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
-from typing import Any
 
 from embedded_cluster.cluster import Cluster
 
-from support.manifests import MINIMAL_MODEL
+from support.models import condition, model_manifest, models_path
 from support.operator_process import operator
 from support.pretend_kubelet import PretendKubelet
 from support.pretend_stages import PretendStages
 from support.waiting import wait_for
 
-MODELS = "/apis/thinkrec.io/v1alpha1/namespaces/{}/thinkrecmodels"
-
-
-def manifest(name: str = "movies", **spec: Any) -> dict[str, Any]:
-    body = copy.deepcopy(dict(MINIMAL_MODEL))
-    body["metadata"]["name"] = name
-    body["spec"] |= {"experts": {"count": 2}, **spec}
-    return body
-
-
-def conditions(model: dict[str, Any]) -> dict[str, str]:
-    return {item["type"]: item["status"] for item in model.get("status", {}).get("conditions", [])}
-
 
 def test_a_model_is_trained_gated_and_served(control_plane: Cluster, namespace: str, tmp_path: Path) -> None:
-    api, path = control_plane.api, MODELS.format(namespace)
+    api, path = control_plane.api, models_path(namespace)
     with (
         PretendKubelet(control_plane, PretendStages()) as kubelet,
         operator(control_plane.kubeconfig, tmp_path / "operator.log", namespaces=namespace),
     ):
-        api.create(path, manifest())
+        api.create(path, model_manifest(experts={"count": 2}))
         wait_for(
-            lambda: conditions(api.get(f"{path}/movies")).get("Ready") == "True",
+            lambda: condition(api.get(f"{path}/movies"), "Ready") == "True",
             f"the model to be Ready; see {tmp_path}/operator.log",
             seconds=60,
         )

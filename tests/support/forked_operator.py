@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same operator process, forked from one that has imported everything: it starts in a tenth of the time.
+
+For tests that start it hundreds of times. It is a process of its own, so SIGKILL ends it as it would end any other.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["thinkrec_operator.cluster.main", "support.forked_operator"])
+
+
+class ForkedOperator:
+    """One operator, started again and again."""
+
+    def __init__(self, kubeconfig: Path, log: Path, environment: Mapping[str, str]) -> None:
+        self.log = log
+        quiet = {"THINKREC_HEALTH_PORT": "0", "THINKREC_METRICS_PORT": "0", "THINKREC_PROGRESS_PERIOD_SECONDS": "1"}
+        self._environment = {**quiet, "KUBECONFIG": str(kubeconfig), **environment}
+        self._process: BaseProcess | None = None
+        self.starts = 0
+
+    def start(self) -> None:
+        """Start it; returns at once."""
+        self.starts += 1
+        self._process = _CONTEXT.Process(target=_main, args=(dict(self._environment), str(self.log)), daemon=True)
+        self._process.start()
+
+    @property
+    def alive(self) -> bool:
+        """Return whether it runs."""
+        return self._process is not None and self._process.is_alive()
+
+    def kill(self) -> None:
+        """SIGKILL it; returns at once."""
+        if self._process is not None and self._process.pid is not None:
+            os.kill(self._process.pid, signal.SIGKILL)
+
+    def wait(self) -> None:
+        """Wait until it has ended."""
+        assert self._process is not None, "start it first"
+        self._process.join(30)
+        assert not self._process.is_alive(), "the operator does not end"
+
+
+def _main(environment: Mapping[str, str], log: str) -> None:
+    os.environ.update(environment)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    from thinkrec_operator.cluster.main import main
+
+    sys.exit(main([]))
