@@ -23,6 +23,7 @@ from support import chart
 from support.chart import Body
 from support.kube import fresh_namespace
 from support.model_world import SPEC
+from support.operator_process import OperatorProcess
 from support.pretend_kubelet import Outcome, PretendKubelet, succeed_or_run
 from support.rights import CONTRACT, FORBIDDEN
 from support.waiting import wait_for
@@ -226,6 +227,31 @@ class TestLife:
         release.done("uninstall", chart.RELEASE, "--wait", "--timeout", "60s")
         assert "finalizers" not in self.meta(release.api, released), uninstall.log
         assert uninstall.operator_could is False
+
+
+class TestTheOperator:
+    """It runs here as a process, with the environment and the ServiceAccount that the chart gives its pod."""
+
+    @pytest.mark.parametrize("everywhere", [False, True], ids=["namespaced", "cluster-wide"])
+    def test_its_rights_are_enough(self, release: Release, team: str, tmp_path: Path, everywhere: bool) -> None:
+        values: dict[str, Any] = {} if everywhere else {"namespaces": [team]}
+        release.done("install", chart.RELEASE, str(chart.CHART), "--take-ownership", values=values)
+        token = release.cluster.service_account_token(release.namespace, chart.RELEASE)
+        kubeconfig = release.cluster.kubeconfig_of(tmp_path / "operator.yaml", token)
+        told = {"THINKREC_NAMESPACES": "" if everywhere else team, "THINKREC_LOG_FORMAT": "json"}
+        operator = OperatorProcess(kubeconfig, tmp_path / "operator.log", told)
+        path = model(release.api, team, finalizers=[])
+        operator.start()
+        try:
+            operator.wait_ready()
+            wait_for(lambda: release.api.items(f"/apis/batch/v1/namespaces/{team}/jobs"), "the first Job")
+            wait_for(lambda: release.api.get(path)["metadata"].get("finalizers") == [FINALIZER], "the finalizer")
+            wait_for(lambda: release.api.get(path)["status"].get("conditions"), "the status")
+        finally:
+            operator.stop()
+            release.api.patch(path, {"metadata": {"finalizers": []}})
+            release.done("uninstall", chart.RELEASE, "--no-hooks")
+        assert [line for line in operator.log.read_text().splitlines() if "403" in line or "orbidden" in line] == []
 
 
 class TestRights:
