@@ -47,6 +47,22 @@ def run(
 
 
 @app.command()
+def torchrun(
+    stage: Annotated[Path, typer.Argument(help="The stage's description (StageSpec as JSON).")],
+) -> None:
+    """Run a training stage in several processes: PET_NPROC_PER_NODE here, in PET_NNODES pods.
+
+    Several pods also need PET_MASTER_ADDR, PET_MASTER_PORT and PET_NODE_RANK (default: JOB_COMPLETION_INDEX). Exit
+    codes and messages are those of `run`.
+
+    Example: `PET_NPROC_PER_NODE=4 python -m thinkrec_trainer torchrun /etc/thinkrec/stage.json`
+    """
+    from thinkrec_trainer.protocol import launch_stage
+
+    raise typer.Exit(launch_stage(stage))
+
+
+@app.command()
 def clean(
     spec: Annotated[Path, typer.Argument(help="The artifacts that nobody needs (CleanSpec as JSON).")],
 ) -> None:

@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from thinkrec_crds.artifact import ArtifactManifest
 from thinkrec_crds.stages import StageSpec
 from thinkrec_trainer.errors import BadInput
+
+if TYPE_CHECKING:
+    from thinkrec_trainer.distributed import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,8 @@ class StageContext:
     checkpoint: CheckpointStore
     fetch: Callable[[str], Path]
     """Bring an outside source (`file://`, a plain path, `s3://`, `hf://org/name@revision`) here; return its path."""
+    world: World | None = None
+    """The processes that train together, where there are several."""
 
     def input(self, name: str) -> LocalArtifact:
         """Return the input of that role; raise BadInput naming the roles there are."""

@@ -20,6 +20,7 @@ from thinkrec_trainer.batches import collate
 from thinkrec_trainer.blocks import PackedBlock
 from thinkrec_trainer.context import StageContext
 from thinkrec_trainer.cursor import Cursor
+from thinkrec_trainer.distributed import ALONE, World
 from thinkrec_trainer.errors import BadInput
 from thinkrec_trainer.forward import BlockModel
 from thinkrec_trainer.lora import seeded
@@ -67,14 +68,17 @@ class Trained:
 def train(task: Task, settings: LoopParameters, context: StageContext) -> Trained:
     """Run AdamW with warm-up, cosine, clipping and early stopping on validation UAUC; raise Interrupted on SIGTERM."""
     # 1. Begin, or go on where the newest checkpoint stands.
+    world = context.world or ALONE
+    _require_work(world, settings)
     total = optimiser_steps(settings, task.epoch_blocks)
     optimizer = torch.optim.AdamW(task.parameters.values(), lr=settings.learning_rate, weight_decay=WEIGHT_DECAY)
     checkpoint = context.checkpoint.load()
     run = RunState(Cursor(context.spec.seed)) if checkpoint is None else restore(checkpoint, task.parameters, optimizer)
+    world.copy_first(task.parameters.values())
     clock = _Clock(run.seconds)
     task.module.train()
     if task.measure_start and not run.curve:
-        _assess(task, run, clock)
+        _assess(task, run, clock, world)
 
     while run.cursor.step < total and run.stale < settings.patience:
         # 2. The gradient of this step's blocks.
@@ -82,8 +86,9 @@ def train(task: Task, settings: LoopParameters, context: StageContext) -> Traine
         for group in optimizer.param_groups:
             group["lr"] = rate
         blocks = task.draw(run.cursor)
-        with seeded(run.cursor.step_seed("dropout")):
-            run.add(_backward(task.model, blocks), sum(len(block.labels) for block in blocks))
+        targets = sum(len(block.labels) for block in blocks)
+        run.add(world.total(_backward(task.model, blocks, run.cursor, targets, world)), targets)
+        world.add_up(_gradients(task.parameters, world))
 
         # 3. The update.
         torch.nn.utils.clip_grad_norm_(task.parameters.values(), LARGEST_GRADIENT)
@@ -94,7 +99,7 @@ def train(task: Task, settings: LoopParameters, context: StageContext) -> Traine
         # 4. How good is it now?
         last = run.cursor.step == total
         if last or run.cursor.step % settings.evaluate_every_steps == 0:
-            _assess(task, run, clock)
+            _assess(task, run, clock, world)
         elif run.cursor.step % max(1, total // CURVE_POINTS) == 0:
             run.point(clock.seconds())
 
@@ -135,25 +140,51 @@ def rate_factor(step: int, *, total: int, warmup: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
 
 
-def _backward(model: BlockModel, blocks: Sequence[PackedBlock]) -> float:
-    """Accumulate the gradient of the mean loss over the step's targets; return the summed BCE of their scores.
+def _backward(model: BlockModel, blocks: Sequence[PackedBlock], cursor: Cursor, targets: int, world: World) -> float:
+    """Accumulate this process's part of the gradient of the mean loss over the step's `targets`; return its summed BCE.
 
-    A CPU gains nothing from padding blocks to one length, so there each one is a pass of its own.
+    A CPU gains nothing from padding blocks to one length, so there each one is a pass of its own, whose dropout depends
+    on its place in the step alone: so it does not matter which process has it.
     """
-    targets = sum(len(block.labels) for block in blocks)
-    groups = [blocks] if model.device.type == "cuda" else [[block] for block in blocks]
+    places = world.places(len(blocks))
+    groups = [places] if model.device.type == "cuda" else [[place] for place in places]
     score = 0.0
     for group in groups:
-        losses = model.losses(collate(group).to(model.device))
-        torch.autograd.backward(losses.total / targets)
+        with seeded(cursor.step_seed(_dropout(group[0]))):
+            losses = model.losses(collate([blocks[place] for place in group]).to(model.device))
+            torch.autograd.backward(losses.total / targets)
         score += losses.score
     return score
 
 
-def _assess(task: Task, run: RunState, clock: _Clock) -> None:
+def _dropout(place: int) -> str:
+    """Name the randomness of a block; the first one's is that of the step."""
+    return f"dropout/{place}" if place else "dropout"
+
+
+def _gradients(parameters: Mapping[str, nn.Parameter], world: World) -> list[Tensor]:
+    """Return the gradients to be summed, zero where this process had no block for a parameter; none for one alone."""
+    if world.size == 1:
+        return []
+    for parameter in parameters.values():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    return [parameter.grad for parameter in parameters.values() if parameter.grad is not None]
+
+
+def _require_work(world: World, settings: LoopParameters) -> None:
+    if settings.blocks_per_step < world.size:
+        raise BadInput(
+            f"{world.size} processes train together, but a step has {settings.blocks_per_step} block(s): "
+            f"{world.size - settings.blocks_per_step} would have nothing to do. Raise blocksPerStep to at least "
+            f"{world.size}, or lower the stage's nodes or GPUs"
+        )
+
+
+def _assess(task: Task, run: RunState, clock: _Clock, world: World) -> None:
     """Validate, and keep the weights if they are the best so far."""
     task.module.eval()
-    found = task.validator(task.model)
+    found = task.validator(task.model, world)
     task.module.train()
     run.judge(found, task.parameters)
     run.point(clock.seconds(), found)

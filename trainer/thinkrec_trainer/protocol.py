@@ -12,7 +12,8 @@ import logging
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -23,9 +24,10 @@ from thinkrec_crds.stages import StageSpec
 from thinkrec_inference.engine.digests import cache_folder
 from thinkrec_trainer import store, termination
 from thinkrec_trainer.checkpoint import Checkpoints, open_checkpoints
-from thinkrec_trainer.context import LocalArtifact, StageContext
-from thinkrec_trainer.errors import BadInput, StageError
+from thinkrec_trainer.context import LocalArtifact, ProgressSink, StageContext
+from thinkrec_trainer.errors import BadInput, StageError, Temporary
 from thinkrec_trainer.fetch import source_fetcher
+from thinkrec_trainer.launch import launch, world_size
 from thinkrec_trainer.progress import ProgressLines
 from thinkrec_trainer.publication import produce, published_already
 from thinkrec_trainer.registry import sharded_stage, stage_function
@@ -39,25 +41,47 @@ _log = logging.getLogger(__name__)
 
 def run_stage(path: Path) -> int:
     """Run the stage that `path` describes; return the exit code. Never raises."""
+    termination.announce()
+    code, message = _guarded(path, _published_or_run)
+    termination.leave(code, message)
+    return code
+
+
+def launch_stage(path: Path) -> int:
+    """Run the stage in the processes that torchrun's variables ask for; return the exit code. Never raises."""
+    launched: list[int] = []
+
+    def run(spec: StageSpec) -> TerminationMessage | None:
+        blobs = store.open_blobs(spec.output_uri, spec.store)
+        if (published := published_already(spec, blobs)) is not None:
+            return termination.success(spec, published)
+        launched.append(launch(path, spec))
+        return None
+
+    code, message = _guarded(path, run)
+    if message is not None:
+        termination.write(message)
+    return launched[0] if launched and code == ExitCode.DONE else code
+
+
+def _guarded(path: Path, run: Callable[[StageSpec], TerminationMessage | None]) -> tuple[int, str | None]:
+    """Return the exit code and the termination message of running a stage, whatever happens."""
     try:
         spec = read_spec(path)
     except BadInput as error:
         _log.error("%s", error)
-        return error.exit_code
+        return error.exit_code, None
     try:
-        message = _published_or_run(spec)
+        message = run(spec)
     except StageError as error:
         _log.error("%s", error)
         reason = error.reason if isinstance(error, BadInput) else None
-        termination.write(termination.fitted(termination.failure(spec, str(error), reason)))
-        return error.exit_code
+        return error.exit_code, termination.fitted(termination.failure(spec, str(error), reason))
     except Exception as error:  # the last line of defence: a defect must reach the log and the termination message
         _log.exception("stage %s failed unexpectedly", spec.name)
         told = f"unexpected {type(error).__name__}: {error}; see the log's traceback"
-        termination.write(termination.fitted(termination.failure(spec, told)))
-        return DEFECT
-    termination.write(termination.fitted(message))
-    return ExitCode.DONE
+        return DEFECT, termination.fitted(termination.failure(spec, told))
+    return ExitCode.DONE, None if message is None else termination.fitted(message)
 
 
 def read_spec(path: Path) -> StageSpec:
@@ -95,20 +119,45 @@ def _run_in(work: Path, spec: StageSpec, blobs: store.Blobs, shard: Shard | None
     progress = ProgressLines(spec.kind, spec.key)
     with _interrupting(checkpoints):
         try:
-            if shard is None:
-                context = _prepared(work, spec, checkpoints, progress)
-                published = produce(context, blobs, lambda: stage_function(spec.kind)(context))
-                message = termination.success(spec, published)
-            else:
+            if shard is not None:
                 halves = sharded_stage(spec.kind)
                 message = run_shard(spec, shard, halves, lambda: _prepared(work, spec, checkpoints, progress))
+            elif world_size(spec, os.environ) > 1:
+                return _run_together(work, spec, blobs, checkpoints, progress)
+            else:
+                context = _prepared(work, spec, checkpoints, progress)
+                message = termination.success(spec, _produced(context, blobs))
         finally:
             progress.flush()
     checkpoints.discard()
     return message
 
 
-def _prepared(work: Path, spec: StageSpec, checkpoints: Checkpoints, progress: ProgressLines) -> StageContext:
+def _produced(context: StageContext, blobs: store.Blobs) -> store.Published:
+    return produce(context, blobs, lambda: stage_function(context.spec.kind)(context))
+
+
+def _run_together(
+    work: Path, spec: StageSpec, blobs: store.Blobs, checkpoints: Checkpoints, progress: ProgressLines
+) -> TerminationMessage:
+    """Run one of several processes; only the first one has progress and publishes, and all end well or none."""
+    from thinkrec_trainer.distributed import SharedCheckpoints, Silence, joined  # torch only where it is needed
+
+    with joined(spec.compute) as world:
+        prepared = _prepared(work, spec, checkpoints, progress if world.leads else Silence())
+        context = replace(prepared, world=world, checkpoint=SharedCheckpoints(checkpoints, world))
+        if world.leads:
+            _produced(context, blobs)
+            checkpoints.discard()
+        else:
+            stage_function(spec.kind)(context)
+    published = published_already(spec, blobs)
+    if published is None:
+        raise Temporary(f"{blobs.uri} was published a moment ago and is not there: try again")
+    return termination.success(spec, published)
+
+
+def _prepared(work: Path, spec: StageSpec, checkpoints: Checkpoints, progress: ProgressSink) -> StageContext:
     output = work / "output"
     output.mkdir()
     context = StageContext(

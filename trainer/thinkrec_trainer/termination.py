@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from thinkrec_crds.artifact import TERMINATION_MESSAGE_BYTES, TerminationMessage
@@ -15,6 +17,8 @@ from thinkrec_trainer.store import Published
 
 TERMINATION_VARIABLE = "THINKREC_TERMINATION_PATH"
 TERMINATION_DEFAULT = "/dev/termination-log"
+NOTES_VARIABLE = "THINKREC_LAUNCH_NOTES"
+"""Folder in which the processes under one `torchrun` command leave their exit codes and messages."""
 _ERROR_CHARACTERS = 1500
 
 _log = logging.getLogger(__name__)
@@ -62,6 +66,40 @@ def fitted(message: TerminationMessage, limit: int = TERMINATION_MESSAGE_BYTES) 
     if len(text.encode()) > limit and message.error:
         return fitted(message.model_copy(update={"error": message.error[: len(message.error) // 2]}), limit)
     return text
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """How one process of several ended."""
+
+    rank: int
+    code: int
+    message: str | None
+
+
+def announce() -> None:
+    """Tell the parent which process this is, so that it can pass signals on."""
+    if folder := os.environ.get(NOTES_VARIABLE):
+        (Path(folder) / f"{os.environ['RANK']}.pid").write_text(str(os.getpid()))
+
+
+def leave(code: int, message: str | None) -> None:
+    """Say how this process ends: to the container runtime, or as a note to the parent that started several.
+
+    Without such a parent only the first process speaks: there is one message per container.
+    """
+    rank = os.environ.get("RANK", "0")
+    if folder := os.environ.get(NOTES_VARIABLE):
+        scratch = Path(folder) / f"{rank}.new"
+        scratch.write_text(json.dumps([int(rank), code, message]))
+        scratch.rename(Path(folder) / f"{rank}.json")
+    elif message is not None and rank == "0":
+        write(message)
+
+
+def read_notes(folder: Path) -> list[Note]:
+    """Return what the processes left, by rank."""
+    return sorted((Note(*json.loads(path.read_text())) for path in folder.glob("*.json")), key=lambda note: note.rank)
 
 
 def write(text: str) -> None:

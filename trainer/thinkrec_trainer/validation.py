@@ -11,6 +11,7 @@ import torch
 
 from thinkrec_trainer.batches import collate
 from thinkrec_trainer.blocks import PackedBlock
+from thinkrec_trainer.distributed import ALONE, World
 from thinkrec_trainer.forward import BlockModel
 from thinkrec_trainer.metrics import Rows, auc, mean_over_users, per_user_auc
 
@@ -44,20 +45,23 @@ class Validator:
     """(user index, packed block)."""
 
     @torch.inference_mode()
-    def __call__(self, model: BlockModel) -> Validation:
-        """Return the metrics of `model`, dropout off; its mode is put back afterwards."""
+    def __call__(self, model: BlockModel, world: World = ALONE) -> Validation:
+        """Return the metrics of `model`, dropout off; its mode is put back afterwards.
+
+        Each process scores a part of the blocks; all get the same metrics.
+        """
         training = model.causal.training
         model.causal.eval()
-        users: list[int] = []
-        labels: list[bool] = []
-        scores: list[float] = []
-        for user, block in self.blocks:
-            found = model.scores(collate([block]).to(model.device)).tolist()
-            users += [user] * len(found)
-            labels += block.labels
-            scores += found
+        lengths = [len(block.labels) for _, block in self.blocks]
+        scores = torch.zeros(sum(lengths))
+        parts = torch.split(scores, lengths) if lengths else ()
+        for place in world.places(len(lengths)):
+            parts[place].copy_(model.scores(collate([self.blocks[place][1]]).to(model.device)))
+        world.add_up([scores])
         model.causal.train(training)
-        return measure(users, labels, scores)
+        users = [user for user, block in self.blocks for _ in block.labels]
+        labels = [label for _, block in self.blocks for label in block.labels]
+        return measure(users, labels, scores.tolist())
 
 
 def measure(users: Sequence[int], labels: Sequence[bool], scores: Sequence[float]) -> Validation:

@@ -47,7 +47,7 @@ class Scripted:
     script: Sequence[float]
     seen: list[float] = field(default_factory=list)
 
-    def __call__(self, model: Any) -> Validation:
+    def __call__(self, model: Any, world: Any) -> Validation:
         """The script's next UAUC."""
         self.seen.append(float(self.model.weight.detach()))
         value = self.script[len(self.seen) - 1]
