@@ -15,7 +15,9 @@
     kubeconfig          kubeconfig files
     programs            find or build the Kubernetes programs
     dependencies        Debian packages: what is missing, and installing it
-    base_images         pause image and a small shell, from busybox
+    base_images         pause image, a small shell, an empty tree; made without any tool
+    images              the repository's Dockerfiles, with buildah
+    mounted_environment pods that see this checkout's environment instead of an image
     processes           start, find and end processes
     guardian            removes a test's cluster when the test process ends, however that ends
     teardown            remove everything

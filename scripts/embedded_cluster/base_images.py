@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two images from one static busybox, made without any build tool: the pods' pause image, and a small shell."""
+"""Images made without any build tool: the pods' pause image, a small shell, and an empty tree to mount things into."""
 
 from __future__ import annotations
 
@@ -22,16 +22,21 @@ BUSYBOX = "thinkrec.local/busybox:1"
 without -T (Debian's static one crashes on it).
 """
 
+ENVIRONMENT = "thinkrec.local/environment:1"
+"""Nothing but folders and links into /usr, which a pod mounts (mounted_environment)."""
+_FORMAT = 2
+"""Raised when the images' content changes; a part of the archive's name."""
+
 
 def archive() -> Path:
-    """Return the archive with both images; made once for each busybox."""
+    """Return the archive with all images; made once for each busybox."""
     program = busybox()
     content = program.read_bytes()
-    path = cache_folder() / "images" / f"busybox-{hashlib.sha256(content).hexdigest()[:16]}.tar"
+    path = cache_folder() / "images" / f"base-{_FORMAT}-{hashlib.sha256(content).hexdigest()[:16]}.tar"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
-        _write(scratch, _layer(content, _applets(program)))
+        _write(scratch, shell=_shell_layer(content, _applets(program)), tree=_tree_layer())
         scratch.replace(path)
     return path
 
@@ -52,37 +57,62 @@ def _applets(program: Path) -> list[str]:
     return subprocess.run([str(program), "--list"], capture_output=True, text=True, check=True).stdout.split()
 
 
-def _layer(content: bytes, applets: list[str]) -> bytes:
+_PASSWD = b"root:x:0:0:root:/:/bin/sh\nuser:x:65532:65532:user:/tmp:/bin/sh\n"
+
+
+def _shell_layer(content: bytes, applets: list[str]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, mode in (("bin", 0o755), ("etc", 0o755), ("tmp", 0o1777)):
-            folder = tarfile.TarInfo(name)
-            folder.type, folder.mode = tarfile.DIRTYPE, mode
-            tar.addfile(folder)
+        _folders(tar, ["bin", "etc"])
         _add(tar, "bin/busybox", content, mode=0o755)
-        _add(tar, "etc/passwd", b"root:x:0:0:root:/:/bin/sh\nuser:x:65532:65532:user:/tmp:/bin/sh\n", mode=0o644)
+        _add(tar, "etc/passwd", _PASSWD)
         for applet in applets:
             if applet != "busybox":
-                shortcut = tarfile.TarInfo(f"bin/{applet}")
-                shortcut.type, shortcut.linkname = tarfile.SYMTYPE, "busybox"
-                tar.addfile(shortcut)
+                _link(tar, f"bin/{applet}", "busybox")
     return buffer.getvalue()
 
 
-def _write(path: Path, layer: bytes) -> None:
+def _tree_layer() -> bytes:
+    """Return a tree in which everyone may enter every folder: mount points are made in it, /root/... among them."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        _folders(tar, ["usr", "etc", "home", "opt", "root", "srv", "var"])
+        _add(tar, "etc/passwd", _PASSWD)
+        for name in ("bin", "sbin", "lib", "lib64"):
+            _link(tar, name, f"usr/{name}")
+    return buffer.getvalue()
+
+
+def _folders(tar: tarfile.TarFile, names: list[str]) -> None:
+    for name, mode in (*((name, 0o755) for name in names), ("tmp", 0o1777)):
+        folder = tarfile.TarInfo(name)
+        folder.type, folder.mode = tarfile.DIRTYPE, mode
+        tar.addfile(folder)
+
+
+def _link(tar: tarfile.TarFile, name: str, target: str) -> None:
+    link = tarfile.TarInfo(name)
+    link.type, link.linkname = tarfile.SYMTYPE, target
+    tar.addfile(link)
+
+
+def _write(path: Path, *, shell: bytes, tree: bytes) -> None:
     """Write an archive in the format of `docker save`."""
-    configs = {
-        PAUSE: _image_config(layer, {"Entrypoint": ["/bin/busybox", "sleep", "infinity"]}),
-        BUSYBOX: _image_config(layer, {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"]}),
+    images = {
+        PAUSE: (shell, {"Entrypoint": ["/bin/busybox", "sleep", "infinity"]}),
+        BUSYBOX: (shell, {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"]}),
+        ENVIRONMENT: (tree, {"Cmd": ["/bin/sh"]}),
     }
-    manifest = [
-        {"Config": f"{_digest(config)}.json", "RepoTags": [name], "Layers": ["layer.tar"]}
-        for name, config in configs.items()
-    ]
+    manifest = []
     with tarfile.open(path, "w") as tar:
-        for config in configs.values():
+        for layer in (shell, tree):
+            _add(tar, f"{_digest(layer)}.tar", layer)
+        for name, (layer, settings) in images.items():
+            config = _image_config(layer, settings)
             _add(tar, f"{_digest(config)}.json", config)
-        _add(tar, "layer.tar", layer)
+            manifest.append(
+                {"Config": f"{_digest(config)}.json", "RepoTags": [name], "Layers": [f"{_digest(layer)}.tar"]}
+            )
         _add(tar, "manifest.json", json.dumps(manifest).encode())
 
 

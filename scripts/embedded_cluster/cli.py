@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from embedded_cluster import choose, cluster, dependencies, programs, teardown
+from embedded_cluster import choose, cluster, dependencies, images, programs, teardown
 from embedded_cluster.choose import Source
 from embedded_cluster.errors import ClusterError
 from embedded_cluster.locks import file_lock
@@ -22,6 +22,7 @@ examples:
   export KUBECONFIG=...                       the line that `up` prints
   scripts/cluster up --control-plane-only     API server, controllers and scheduler without a node; needs no root
   scripts/cluster up --kube-context staging   use a cluster of your own; nothing is started
+  scripts/cluster images operator             build operator/Dockerfile, load the image, print its name
   scripts/cluster load my-image.tar           make an image archive usable for pods
   scripts/cluster status                      what runs, and where its logs are
   scripts/cluster down                        end and remove all that `up` made, also after a crash
@@ -64,6 +65,11 @@ def _parser() -> argparse.ArgumentParser:
             _up_options(command)
         if name == "load":
             command.add_argument("archive", type=Path, nargs="+")
+    image = commands.add_parser("images", help="build images from the repository's Dockerfiles, and load them")
+    image.add_argument("component", nargs="+", choices=sorted(images.IMAGES))
+    image.add_argument("--name", default="dev", help="the cluster to load them into, if it is up (default: dev)")
+    image.add_argument("--base", default="", help="public base image; by default a Debian is bootstrapped")
+    image.set_defaults(run=_images)
     build = commands.add_parser("build", help="build the Kubernetes programs now (6 to 9 minutes the first time)")
     build.set_defaults(run=_build)
     deps = commands.add_parser("deps", help="install the Debian packages that a node and images need (root)")
@@ -161,19 +167,32 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _load(options: argparse.Namespace) -> None:
-    state = State(cluster_folder(options.name).resolve())
-    choice = choose.saved(state)
-    if choice is None or choice.source is Source.CONTEXT:
-        raise ClusterError("images are loaded into a cluster that `up` has started; push them to a registry otherwise")
     for archive in options.archive:
         if not archive.is_file():
             raise ClusterError(f"there is no image archive {archive}")
-        if choice.source is Source.KIND:
-            choose.load_kind(options.name, archive)
-        else:
-            running = cluster.load(state.folder)
-            running.api.close()
-            running.node.load_image(archive)
+        _load_one(options.name, archive)
+
+
+def _load_one(name: str, archive: Path) -> None:
+    state = State(cluster_folder(name).resolve())
+    choice = choose.saved(state)
+    if choice is None or choice.source is Source.CONTEXT:
+        raise ClusterError("images are loaded into a cluster that `up` has started; push them to a registry otherwise")
+    if choice.source is Source.KIND:
+        choose.load_kind(name, archive)
+    else:
+        running = cluster.load(state.folder)
+        running.api.close()
+        running.node.load_image(archive)
+
+
+def _images(options: argparse.Namespace) -> None:
+    choice = choose.saved(State(cluster_folder(options.name).resolve()))
+    for component in options.component:
+        image = images.build(component, base=options.base)
+        if choice is not None and choice.source is not Source.CONTEXT:
+            _load_one(options.name, image.archive)
+        print(f"{image.name}  {image.archive}")
 
 
 def _build(options: argparse.Namespace) -> None:

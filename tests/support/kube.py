@@ -19,6 +19,8 @@ from embedded_cluster import cluster, dependencies, programs
 from embedded_cluster.api import Api
 from embedded_cluster.cluster import Cluster
 
+from support import seaweed
+from support.seaweed import Seaweed
 from support.waiting import wait_for
 
 CRDS = Path(__file__).resolve().parents[2] / "crds"
@@ -65,6 +67,19 @@ def node_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         running.stop()
 
 
+@pytest.fixture(scope="session")
+def node_store(node_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """An S3 server that this machine and the pods of `node_cluster` reach at the same address."""
+    with seaweed.running(tmp_path_factory.mktemp("node-store"), address=node_cluster.network.machine) as server:
+        yield server
+
+
+def create_store_secret(api: Api, namespace: str, name: str = "store") -> None:
+    """Put the credentials of the S3 server into a Secret, as a user of thinkrec would."""
+    data = {"AWS_ACCESS_KEY_ID": seaweed.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": seaweed.SECRET_KEY}
+    api.create(f"/api/v1/namespaces/{namespace}/secrets", {"metadata": {"name": name}, "stringData": data})
+
+
 @pytest.fixture
 def node_namespace(node_cluster: Cluster) -> Iterator[str]:
     """A namespace for one test on `node_cluster`."""
@@ -100,7 +115,7 @@ def install_crds(api: Api) -> None:
 
 def _established(api: Api, name: str) -> bool:
     body = api.get(f"{_CRD_PATH}/{name}")
-    conditions = {item["type"]: item["status"] for item in body.get("status", {}).get("conditions", [])}
+    conditions = {item["type"]: item["status"] for item in body.get("status", {}).get("conditions") or []}
     if conditions.get("Established") != "True":
         return False
     group, plural, versions = body["spec"]["group"], body["spec"]["names"]["plural"], body["spec"]["versions"]

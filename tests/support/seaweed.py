@@ -38,22 +38,22 @@ def weed_binary() -> str:
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[Seaweed]:
-    """Start the server with one identity, wait until it answers, stop it."""
+def running(folder: Path, *, address: str = "127.0.0.1") -> Iterator[Seaweed]:
+    """Start the server with one identity, wait until it answers, stop it; it listens on one address of this machine."""
     config = folder / "identities.json"
     credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
     config.write_text(json.dumps({"identities": [{"name": "t", "credentials": credentials, "actions": ["Admin"]}]}))
     (folder / "data").mkdir()
-    ports = free_ports(2 * len(_ROLES))
+    ports = free_ports(2 * len(_ROLES), address)
     arguments = [f"-{role}.port={ports[2 * i]}" for i, role in enumerate(_ROLES)]
     arguments += [f"-{role}.port.grpc={ports[2 * i + 1]}" for i, role in enumerate(_ROLES)]
-    arguments += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder / 'data'}", "-s3", f"-s3.config={config}"]
+    arguments += [f"-ip={address}", f"-ip.bind={address}", f"-dir={folder / 'data'}", "-s3", f"-s3.config={config}"]
     arguments += ["-master.volumeSizeLimitMB=64", "-volume.max=20", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     arguments += ["-master.telemetry=false", "-s3.autoCreateBucket=false"]
     with (folder / "weed.log").open("wb") as log:
         process = subprocess.Popen([weed_binary(), "server", *arguments], stdout=log, stderr=log, cwd=folder)
         try:
-            endpoint = f"http://127.0.0.1:{ports[2 * _ROLES.index('s3')]}"
+            endpoint = f"http://{address}:{ports[2 * _ROLES.index('s3')]}"
             _wait(endpoint, process, folder / "weed.log")
             yield Seaweed(endpoint)
         finally:
@@ -61,12 +61,12 @@ def running(folder: Path) -> Iterator[Seaweed]:
             process.wait()
 
 
-def free_ports(count: int) -> list[int]:
-    """Return free loopback ports; all are held at once, so they differ."""
+def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
+    """Return free ports of an address; all are held at once, so they differ."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
-            each.bind(("127.0.0.1", 0))
+            each.bind((address, 0))
         return [each.getsockname()[1] for each in sockets]
 
 
