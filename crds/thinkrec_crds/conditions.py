@@ -258,6 +258,9 @@ _USER_REASONS: Final = (
     _R.REVISION_NOT_FOUND,
     _R.LOCAL_URI_NOT_SUPPORTED,
 )
+_CANNOT_START: Final = (_R.IMAGE_PULL_ERROR, _R.CONTAINER_START_ERROR)
+CANNOT_START: Final = (_R.SECRET_NOT_FOUND, *_CANNOT_START)
+"""Why a pod cannot start until a person acts, although nothing has failed for good."""
 _SUSPENSION: Final = (_R.PENDING, _R.NOT_SUSPENDED, _R.SUSPENDED)
 _RECONCILING: Final = (_R.PROGRESSING, _R.PROGRESSING_WITH_RETRY)
 
@@ -275,10 +278,18 @@ MODEL_CONDITIONS: Final[Mapping[ConditionType, tuple[Reason, ...]]] = MappingPro
             _R.SERVING_NOT_READY,
             _R.SUSPENDED,
             *_USER_REASONS,
+            *_CANNOT_START,
         ),
         ConditionType.AVAILABLE: (_R.PENDING, _R.SERVING, _R.NO_REVISION, _R.SERVING_NOT_READY),
         ConditionType.RECONCILING: _RECONCILING,
-        ConditionType.STALLED: (_R.TRAINING_FAILED, _R.GATE_FAILED, _R.EVALUATION_FAILED, *_USER_REASONS),
+        ConditionType.STALLED: (
+            _R.TRAINING_FAILED,
+            _R.GATE_FAILED,
+            _R.EVALUATION_FAILED,
+            _R.SERVING_NOT_READY,
+            *_USER_REASONS,
+            *_CANNOT_START,
+        ),
         ConditionType.DATASET_READY: (
             _R.PENDING,
             _R.SUCCEEDED,
@@ -298,6 +309,7 @@ MODEL_CONDITIONS: Final[Mapping[ConditionType, tuple[Reason, ...]]] = MappingPro
             _R.BACKOFF_LIMIT_EXCEEDED,
             _R.DEADLINE_EXCEEDED,
             *_POD_REASONS,
+            *_USER_REASONS,
         ),
         ConditionType.ARTIFACTS_STORED: (_R.PENDING, _R.SUCCEEDED, _R.UPLOAD_FAILED),
         ConditionType.EVALUATED: (_R.PENDING, _R.GATES_PASSED, _R.GATE_FAILED, _R.EVALUATION_FAILED),
@@ -307,6 +319,8 @@ MODEL_CONDITIONS: Final[Mapping[ConditionType, tuple[Reason, ...]]] = MappingPro
             _R.PROGRESSING,
             _R.NO_REVISION,
             _R.MODEL_LOAD_FAILED,
+            _R.SECRET_NOT_FOUND,
+            _R.DEADLINE_EXCEEDED,
             *_POD_REASONS,
         ),
         ConditionType.SUSPENDED: _SUSPENSION,

@@ -45,8 +45,8 @@ DataUri = Annotated[str, StringConstraints(max_length=1024, pattern=rf"^({_S3_UR
 """``s3://bucket/key``, ``file:///absolute`` or ``file:relative/path`` (relative to the manifest, laptop only)."""
 ModelUri = Annotated[str, StringConstraints(max_length=1024, pattern=rf"^({_S3_URI}|{_HF_URI}|{_FILE_URI})$")]
 """A ``DataUri``, or ``hf://organisation/name`` on a model hub."""
-HttpUrl = Annotated[str, StringConstraints(max_length=1024, pattern=r"^https?://[^\s/@]+(/[^\s@]*)?$")]
-"""An address without credentials in it."""
+HttpUrl = Annotated[str, StringConstraints(max_length=1024, pattern=r"^https?://[!-.0-?A-~]+(/[!-?A-~]*)?$")]
+"""An address without credentials in it: visible ASCII but @."""
 
 ResourceName = Annotated[str, StringConstraints(min_length=1, max_length=52, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")]
 """Name of one of our own objects: short enough that names of children can be built from it."""
@@ -57,7 +57,8 @@ ObjectName = Annotated[str, StringConstraints(min_length=1, max_length=253, patt
 Revision = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+/:-]*$")]
 """An opaque version: commit, tag, date or digest."""
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-ImageName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\s]+$")]
+ImageName = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[!-~]+$")]
+"""Visible ASCII: the apiserver's regular expressions and pydantic's differ in what else is white space."""
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 LongText = Annotated[str, StringConstraints(max_length=4096)]
 
@@ -172,6 +173,17 @@ BY_NAME = ListType("map", key="name")
 BY_METRIC = ListType("map", key="metric")
 BY_TYPE = ListType("map", key="type")
 
+_KEY_LENGTH: Final = 256
+_BOUNDED_KEYS: Final[dict[str, Any]] = {
+    "x-kubernetes-validations": [
+        {
+            "rule": f"self.all(key, key.size() >= 1 && key.size() <= {_KEY_LENGTH})",
+            "message": f"every key must have from 1 to {_KEY_LENGTH} characters",
+        }
+    ]
+}
+"""A structural schema cannot bound the keys of a map; pydantic bounds them by `ShortText`."""
+
 _QUANTITY = re.compile(r"^\+?[0-9]{1,19}(\.[0-9]{1,9})?(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]{1,2})?$")
 
 
@@ -184,12 +196,12 @@ class _QuantityType:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"x-kubernetes-int-or-string": True, "pattern": _QUANTITY.pattern, "maxLength": 64}
+        return {"x-kubernetes-int-or-string": True, "pattern": _QUANTITY.pattern, "maxLength": 64, "minimum": 0}
 
     @staticmethod
     def _check(value: Any) -> Any:
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-        if whole or (isinstance(value, str) and _QUANTITY.match(value)):
+        if whole or (isinstance(value, str) and _QUANTITY.fullmatch(value)):
             return value
         sentence = 'must be a whole number or a quantity in quotes, such as "500m" or "8Gi"'
         raise PydanticCustomError(QUANTITY_ERROR, "{sentence}", {"sentence": sentence})
@@ -197,10 +209,13 @@ class _QuantityType:
 
 IntOrQuantity = Annotated[int | str, _QuantityType]
 """A Kubernetes quantity: 2, "500m", "8Gi"."""
-Quantities = Annotated[dict[ShortText, IntOrQuantity], Field(max_length=16)]
+Quantities = Annotated[dict[ShortText, IntOrQuantity], Field(max_length=16, json_schema_extra=_BOUNDED_KEYS)]
 OpenObject = Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})]
 """An object of another API, passed through; the apiserver checks it when the child is created."""
-LabelMap = Annotated[dict[ShortText, Annotated[str, StringConstraints(max_length=256)]], Field(max_length=32)]
+LabelMap = Annotated[
+    dict[ShortText, Annotated[str, StringConstraints(max_length=256)]],
+    Field(max_length=32, json_schema_extra=_BOUNDED_KEYS),
+]
 
 
 class SecretReference(ApiType):
@@ -234,3 +249,10 @@ class Toleration(ApiType):
     toleration_seconds: Int32 | None = Field(
         default=None, ge=0, le=INT32_MAX, description="Seconds to stay after a NoExecute taint appears."
     )
+
+
+class PodTemplate(ApiType):
+    """Merged over the pods that the operator writes, as by a strategic merge patch."""
+
+    metadata: OpenObject | None = Field(default=None, description="Labels and annotations to add.")
+    spec: OpenObject | None = Field(default=None, description="Any field of a PodSpec, for example volumes.")

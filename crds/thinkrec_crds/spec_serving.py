@@ -23,6 +23,7 @@ from thinkrec_crds.fields import (
     LabelName,
     MetricName,
     ObjectName,
+    PodTemplate,
     Resources,
     SecretReference,
     ShortText,
@@ -140,7 +141,10 @@ class Serving(ApiType):
     RULES: ClassVar[tuple[Rule, ...]] = (not_both("replicas", "autoscaling"),)
 
     image: ImageName | None = Field(default=None, description="Triton image; unset uses the operator's own.")
-    gateway_image: ImageName | None = Field(default=None, description="Gateway image; unset uses the operator's own.")
+    gateway_image: ImageName | None = Field(
+        default=None,
+        description="Image of a gateway of your own, a container beside Triton; unset uses the one within `image`.",
+    )
     replicas: Int32 | None = Field(
         default=None, ge=0, le=1000, description="Fixed number of replicas; excludes `autoscaling`. Neither means one."
     )
@@ -154,6 +158,9 @@ class Serving(ApiType):
     node_selector: LabelMap = Field(default={}, description="Labels a node must have.")
     tolerations: Annotated[tuple[Toleration, ...], ATOMIC] = Field(
         default=(), max_length=16, description="Taints the pods tolerate."
+    )
+    pod_template: PodTemplate | None = Field(
+        default=None, description="Anything else of the pods, merged over ours; Triton's container is `triton`."
     )
     fusion: FusionMethod = Field(
         default="Exact",

@@ -18,7 +18,7 @@ from thinkrec_crds.fields import (
     LabelName,
     LongText,
     ObjectName,
-    OpenObject,
+    PodTemplate,
     Resources,
     TimeZone,
     Toleration,
@@ -51,13 +51,6 @@ class Checkpoint(ApiType):
     resume_policy: ResumePolicy = Field(
         default="Latest", description="Latest continues from the newest whole checkpoint; Never starts again."
     )
-
-
-class PodTemplate(ApiType):
-    """Merged over the pods that the operator writes, as by a strategic merge patch."""
-
-    metadata: OpenObject | None = Field(default=None, description="Labels and annotations to add.")
-    spec: OpenObject | None = Field(default=None, description="Any field of a PodSpec, for example volumes.")
 
 
 class StageOverride(ApiType):

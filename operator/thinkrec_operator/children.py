@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from thinkrec_crds.artifact import Digest
 from thinkrec_crds.fields import Resources
@@ -19,14 +18,17 @@ from thinkrec_operator import work
 from thinkrec_operator.graph import SERVING_ROLE, Comparator, Stage
 from thinkrec_operator.manifests.quantities import gpus
 from thinkrec_operator.names import artifact_uri, child_name, content_hash, stage_config_map_name
-from thinkrec_operator.observed import Observed, RevisionRecord
+from thinkrec_operator.observed import ChildRef, Observed, RevisionRecord
 from thinkrec_operator.plan import (
     CLEANUP_BACKOFF_LIMIT,
     CLEANUP_DEADLINE_SECONDS,
+    AutoscalerChild,
     Child,
+    ChildKind,
     ConfigMapChild,
     ControllerRevisionChild,
     DeploymentChild,
+    DisruptionBudgetChild,
     JobChild,
     Layout,
     Owner,
@@ -38,6 +40,8 @@ from thinkrec_operator.plan import (
 from thinkrec_operator.work import Results, StageView, retrain_token, scheduled_token
 
 STAGE_FILE = "stage.json"
+_NOT_IN_PODS = {"revision", "update_policy", "replicas", "autoscaling"}
+"""Fields of `spec.serving` that choose which pods there are, and how many; a change of them restarts none."""
 
 _READS_BASE_MODEL = frozenset(StageKind) - {StageKind.DATASET, StageKind.COLLABORATIVE, StageKind.GATE}
 
@@ -77,6 +81,19 @@ def stage_children(observed: Observed, view: StageView, results: Results, compar
 def peers_service_name(observed: Observed) -> str:
     """Return the name of the Service through which pods that train together find each other."""
     return child_name(observed.model.metadata.name, "training")
+
+
+def reference(child: Child) -> ChildRef | None:
+    """Return kind and name of a child that is found again among `Observed.other_children`."""
+    match child:
+        case ServiceChild() | PeersServiceChild():
+            return ChildRef(ChildKind.SERVICE, child.name)
+        case DisruptionBudgetChild():
+            return ChildRef(ChildKind.POD_DISRUPTION_BUDGET, child.name)
+        case AutoscalerChild():
+            return ChildRef(ChildKind.HORIZONTAL_POD_AUTOSCALER, child.name)
+        case _:
+            return None
 
 
 def layout(observed: Observed, kind: StageKind) -> Layout:
@@ -197,8 +214,15 @@ def revision_child(observed: Observed, record: RevisionRecord) -> Child:
 def serving_children(observed: Observed, target: RevisionRecord) -> list[Child]:
     """Return ConfigMap, Deployment and Service that serve one revision."""
     owner, deployment = owner_of(observed), deployment_child(observed, target)
-    config = ConfigMapChild(deployment.config_map, owner, serving_settings(observed.model.spec.serving), "serving")
-    return [config, deployment, ServiceChild(owner.name, owner)]
+    wish = observed.model.spec.serving
+    config = ConfigMapChild(deployment.config_map, owner, serving_settings(wish), "serving")
+    found: list[Child] = [config, deployment, ServiceChild(owner.name, owner)]
+    most = wish.autoscaling.max_replicas if wish.autoscaling else wish.effective_replicas
+    if most > 1 and not observed.settings.laptop:  # for a single pod it could only be in the way of a drain
+        found.append(DisruptionBudgetChild(deployment.name, owner))
+    if wish.autoscaling is not None and not observed.settings.laptop:
+        found.append(AutoscalerChild(deployment.name, owner, deployment.name, wish.autoscaling))
+    return found
 
 
 def deployment_child(observed: Observed, target: RevisionRecord) -> DeploymentChild:
@@ -207,7 +231,7 @@ def deployment_child(observed: Observed, target: RevisionRecord) -> DeploymentCh
     image = spec.serving.image or observed.settings.inference_image
     account = spec.serving.service_account_name or spec.training.service_account_name
     config_map = child_name(owner.name, "serving", content_hash(serving_settings(spec.serving))[:10])
-    wish: dict[str, Any] = spec.serving.model_dump(mode="json", by_alias=True, exclude={"revision", "update_policy"})
+    wish = spec.serving.model_dump(mode="json", by_alias=True, exclude=_NOT_IN_PODS, exclude_none=True)
     base = read.base_model(spec)
     parts = [wish, target.bundle.digest, base.model_dump(mode="json"), image, config_map, account]
     return DeploymentChild(

@@ -15,7 +15,7 @@ from thinkrec_operator.plan import Event
 _MAX_MESSAGE = 1024
 _TOLD_WHEN_TRUE = (ConditionType.TRAINING_SUCCEEDED, ConditionType.EVALUATED, ConditionType.SERVING_READY)
 _WARNED_WHEN_FALSE = (ConditionType.EVALUATED, ConditionType.DATASET_READY)
-_NO_FAILURE = (Reason.JOBS_RUNNING, Reason.SUSPENDED, Reason.PENDING)
+_NO_FAILURE = (Reason.JOBS_RUNNING, Reason.SUSPENDED, Reason.PENDING, Reason.PROGRESSING, Reason.NO_REVISION)
 _WARNED_WHEN_TRUE = (ConditionType.STALLED, ConditionType.STALE)
 
 
@@ -69,6 +69,7 @@ def _condition_events(before: ModelStatus, after: ModelStatus) -> Iterator[Event
 
 
 def _fails_behind_what_serves(condition: Condition, after: ModelStatus) -> bool:
-    """Return whether a training failed without a Stalled that tells it: one that only repeats what serves."""
-    failed = condition.type == ConditionType.TRAINING_SUCCEEDED and condition.status == "False"
+    """Return whether something is wrong that no Stalled tells: with a repetition of what serves, or while it waits."""
+    kinds = (ConditionType.TRAINING_SUCCEEDED, ConditionType.SERVING_READY)
+    failed = condition.type in kinds and condition.status == "False"
     return failed and condition.reason not in _NO_FAILURE and not after.is_true(ConditionType.STALLED)

@@ -146,6 +146,8 @@ class ServingObservation:
     reason: str | None = None
     """Why pods are not ready, as a reason of conditions.py."""
     message: str = ""
+    stuck: bool = False
+    """Its newest pods did not become ready within the Deployment's own deadline."""
     url: str | None = None
 
 
@@ -204,7 +206,7 @@ class Observed:
     revisions: tuple[RevisionRecord, ...] = ()
     serving: ServingObservation | None = None
     gateway: ServingObservation | None = None
-    """The gateway's own Deployment, where there is one."""
+    """Unused: the gateway is a part of the serving pods (decision 5)."""
     other_children: tuple[ChildRef, ...] = ()
     """Children of this model of kinds that no other field names; what is no longer wanted is found here."""
     kinds: frozenset[str] = frozenset()

@@ -12,10 +12,10 @@ from enum import StrEnum
 from typing import Literal
 
 from thinkrec_crds.artifact import TerminationMessage
-from thinkrec_crds.fields import LabelMap, Resources, Toleration
+from thinkrec_crds.fields import LabelMap, PodTemplate, Resources, Toleration
 from thinkrec_crds.model_status import ModelStatus
-from thinkrec_crds.spec_serving import Artifacts, Serving
-from thinkrec_crds.spec_training import PodTemplate, RuntimeReference, TrainingBackend
+from thinkrec_crds.spec_serving import Artifacts, Autoscaling, Serving
+from thinkrec_crds.spec_training import RuntimeReference, TrainingBackend
 from thinkrec_crds.stages import BaseModelRef, StageSpec
 from thinkrec_operator.observed import RevisionRecord
 
@@ -177,6 +177,24 @@ class DeploymentChild:
 
 
 @dataclass(frozen=True, slots=True)
+class DisruptionBudgetChild:
+    """Lets drains move serving pods one by one."""
+
+    name: str
+    owner: Owner
+
+
+@dataclass(frozen=True, slots=True)
+class AutoscalerChild:
+    """Lets load choose the number of serving pods."""
+
+    name: str
+    owner: Owner
+    deployment: str
+    autoscaling: Autoscaling
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceChild:
     """The stable address of the serving pods."""
 
@@ -198,6 +216,8 @@ Child = (
     | CleanupChild
     | ControllerRevisionChild
     | DeploymentChild
+    | DisruptionBudgetChild
+    | AutoscalerChild
     | ServiceChild
     | PeersServiceChild
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from thinkrec_crds.conditions import Reason
+from thinkrec_crds.conditions import CANNOT_START, Reason
 from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_operator import children as build
 from thinkrec_operator import report, revisions, status, work
@@ -17,7 +17,7 @@ from thinkrec_operator.deletion import farewell, wanted_finalizer
 from thinkrec_operator.events import events_between
 from thinkrec_operator.graph import SERVING_ROLE, Graph
 from thinkrec_operator.observed import Observed, RevisionRecord
-from thinkrec_operator.plan import Child, ChildKind, ConfigMapChild, Deletion, Event, PeersServiceChild, Plan
+from thinkrec_operator.plan import Child, ChildKind, ConfigMapChild, Deletion, DeploymentChild, Event, Plan
 from thinkrec_operator.revisions import Choice
 from thinkrec_operator.status import Facts, Failure
 from thinkrec_operator.turn import Turn, take
@@ -121,13 +121,44 @@ def _failure(
     failed = next((view for view in views if view.state == "Failed"), None)
     if failed is not None:
         return _stage_failure(failed)
+    if (waits := _cannot_start(views)) is not None:
+        return waits
     if graph.expert_count is None and (gate := _finished(views, StageKind.GATE)):
         told = dict(gate.result.counts) if gate.result else {}
         message = f"stage gate published no count `groups` from 1 up; it published {told}"
         return Failure(Reason.TRAINING_FAILED.value, message, StageKind.GATE)
     if gates is not None and not gates.passed:
         return Failure(Reason.GATE_FAILED.value, f"{gates.message}. {Reason.GATE_FAILED.meaning}")
+    return _serving_failure(observed, choice.target)
+
+
+def _cannot_start(views: tuple[StageView, ...]) -> Failure | None:
+    """Return why a Job waits for a person: nothing failed for good, and it goes on by itself once that is put right."""
+    for view in views:
+        reason = _start_reason(view.reason)
+        if reason is not None and view.job is not None and view.job.active:
+            told = f"{view.stage.title}: {view.message}. {reason.remedy}"
+            return Failure(reason.value, told, view.stage.kind, reason.value)
     return None
+
+
+def _start_reason(name: str | None) -> Reason | None:
+    return next((reason for reason in CANNOT_START if reason == name), None)
+
+
+def _serving_failure(observed: Observed, target: RevisionRecord | None) -> Failure | None:
+    """Return why the target's pods do not get ready by themselves, unless the spec was in force and answers on."""
+    serving = observed.serving
+    if serving is None or target is None or serving.revision != target.name or _rolled_out(observed, target):
+        return None
+    if _answers(observed) and status.was_ready(observed):
+        return None
+    if (reason := _start_reason(serving.reason)) is not None:
+        return Failure(reason.value, f"revision {target.name}: {serving.message}. {reason.remedy}")
+    if not serving.stuck:
+        return None
+    told = f" {serving.reason}: {serving.message}" if serving.reason else ""
+    return Failure(Reason.SERVING_NOT_READY.value, f"Revision {target.name} did not get ready in time.{told}")
 
 
 def _finished(views: tuple[StageView, ...], kind: StageKind) -> StageView | None:
@@ -203,17 +234,24 @@ def _deletions(facts: Facts, graph: Graph, results: Results, children: list[Chil
     return tuple(found)
 
 
+_REPLACED = (ChildKind.SERVICE, ChildKind.POD_DISRUPTION_BUDGET, ChildKind.HORIZONTAL_POD_AUTOSCALER)
+
+
 def _unused(facts: Facts, children: list[Child]) -> list[Deletion]:
     """Return the deletions of children of other kinds that nothing asks for any more."""
     observed = facts.observed
     peers = build.peers_service_name(observed)
-    wanted = {child.name for child in children if isinstance(child, PeersServiceChild)}
+    wanted = {build.reference(child) for child in children}
     busy = any(view.job is not None and view.job.active for view in facts.views)
-    return [
-        Deletion(ChildKind.SERVICE, ref.name, "no training on several nodes is going on")
-        for ref in observed.other_children
-        if ref.kind == ChildKind.SERVICE and ref.name == peers and ref.name not in wanted and not busy
-    ]
+    serves = any(isinstance(child, DeploymentChild) for child in children)
+    found = []
+    for ref in observed.other_children:
+        if ref in wanted or ref.kind not in _REPLACED:
+            continue
+        unused = ref.name == peers and not busy if ref.kind == ChildKind.SERVICE else serves
+        if unused:
+            found.append(Deletion(ChildKind(ref.kind), ref.name, "the spec no longer asks for it"))
+    return found
 
 
 def _requeue_after(facts: Facts) -> float | None:

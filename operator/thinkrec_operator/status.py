@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from thinkrec_crds.conditions import MODEL_CONDITIONS, ConditionType, Reason
 from thinkrec_crds.model_status import Condition, ConditionStatus
 from thinkrec_crds.stage_kinds import StageKind
-from thinkrec_operator.observed import Observed, RevisionRecord
+from thinkrec_operator.observed import JobState, Observed, RevisionRecord, ServingObservation
 from thinkrec_operator.revisions import GateCheck
 from thinkrec_operator.work import StageView
 
@@ -57,6 +57,11 @@ class Facts:
     answers: bool
     """Some revision answers on the least number of replicas."""
     next_schedule_time: datetime | None = None
+
+    @property
+    def still_ready(self) -> bool:
+        """Return whether the spec was in force before and some revision of it answers on, whatever is rolled out."""
+        return self.answers and was_ready(self.observed)
 
     @property
     def unfinished(self) -> bool:
@@ -144,12 +149,13 @@ def is_ready(facts: Facts) -> bool:
     gated = facts.made is not None and not facts.unfinished and facts.gates is not None and facts.gates.passed
     if not (gated or facts.background):
         return False
-    return facts.rolled_out or (facts.answers and _was_ready(facts))
+    return facts.rolled_out or facts.still_ready
 
 
-def _was_ready(facts: Facts) -> bool:
-    before = facts.observed.model.status.condition(ConditionType.READY)
-    return before is not None and before.status == "True" and before.observed_generation == facts.observed.generation
+def was_ready(observed: Observed) -> bool:
+    """Return whether the status written last says that the spec of this generation is in force."""
+    before = observed.model.status.condition(ConditionType.READY)
+    return before is not None and before.status == "True" and before.observed_generation == observed.generation
 
 
 def _ready(board: _Board, facts: Facts) -> None:
@@ -185,10 +191,16 @@ def _why_not_serving(facts: Facts) -> tuple[str, str]:
 
 
 def _at_work(facts: Facts) -> str:
-    names = [v.stage.title for v in facts.views if v.start or v.replace or (v.job is not None and v.job.active)]
+    names = [_named(v) for v in facts.views if v.start or v.replace or (v.job is not None and v.job.active)]
     done = sum(view.result is not None for view in facts.views)
     total = len(facts.views) if facts.complete else f"{len(facts.views)} known"
     return f"{done} of {total} stages done; at work: {', '.join(names) or 'none'}."
+
+
+def _named(view: StageView) -> str:
+    """Return what people call the stage, and why it does not run where that is known."""
+    waits = view.job is not None and view.job.state is JobState.PENDING and view.reason
+    return f"{view.stage.title} ({view.reason}: {view.message})" if waits else view.stage.title
 
 
 def _available(board: _Board, facts: Facts) -> None:
@@ -249,10 +261,18 @@ def _training_succeeded(board: _Board, facts: Facts) -> None:
         )
     elif facts.failure is not None and facts.failure.kind is not None:
         board.put(kind, "False", facts.failure.cause or Reason.TRAINING_FAILED.value, facts.failure.message)
+    elif (troubled := next((view for view in facts.views if _is_troubled(view)), None)) is not None:
+        board.put(kind, "False", troubled.reason or "", f"{troubled.stage.title}: {troubled.message}")
     elif facts.observed.model.spec.suspend and not facts.working:
         board.put(kind, "False", Reason.SUSPENDED.value, Reason.SUSPENDED.meaning)
     else:
         board.put(kind, "False", Reason.JOBS_RUNNING.value, _at_work(facts))
+
+
+def _is_troubled(view: StageView) -> bool:
+    """Return whether a Job that is not lost yet has a cause to tell."""
+    active = view.job is not None and view.job.active and not view.job.queued
+    return active and view.reason in MODEL_CONDITIONS[ConditionType.TRAINING_SUCCEEDED]
 
 
 def _artifacts_stored(board: _Board, facts: Facts) -> None:
@@ -283,14 +303,29 @@ def _serving_ready(board: _Board, facts: Facts) -> None:
     elif not facts.observed.settings.serve:
         board.put(kind, "Unknown", Reason.PENDING.value, "Serving was not started.")
     else:
-        reason = serving.reason if serving and serving.reason else Reason.PROGRESSING.value
-        told = serving.message if serving and serving.message else f"Revision {facts.target.name} is starting."
-        board.put(kind, "False", reason, told)
+        board.put(kind, "False", *_why_not_rolled_out(serving, facts.target.name))
+
+
+def _why_not_rolled_out(serving: ServingObservation | None, revision: str) -> tuple[str, str]:
+    if serving is None:
+        return Reason.PROGRESSING.value, f"Revision {revision} is chosen; no server runs yet."
+    if serving.reason:
+        return serving.reason, serving.message or Reason.SERVING_NOT_READY.meaning
+    if serving.stuck:
+        return Reason.DEADLINE_EXCEEDED.value, f"Revision {revision} did not get ready in time; read its pods' logs."
+    return Reason.PROGRESSING.value, serving.message or f"Revision {revision} is starting."
 
 
 def _suspended(board: _Board, facts: Facts) -> None:
-    bad = (Reason.NOT_SUSPENDED.value, Reason.NOT_SUSPENDED.meaning)
-    board.when(ConditionType.SUSPENDED, facts.observed.model.spec.suspend, Reason.SUSPENDED, bad)
+    kind, running = ConditionType.SUSPENDED, [v for v in facts.views if v.job is not None and v.job.active]
+    if not facts.observed.model.spec.suspend:
+        board.put(kind, "False", Reason.NOT_SUSPENDED.value, Reason.NOT_SUSPENDED.meaning)
+    elif running:
+        names = ", ".join(view.stage.title for view in running)
+        told = f"No new Job is started; these run on to their end: {names}."
+        board.put(kind, "True", Reason.SUSPENDED.value, told)
+    else:
+        board.put(kind, "True", Reason.SUSPENDED.value, Reason.SUSPENDED.meaning)
 
 
 def stale_time(facts: Facts) -> datetime | None:

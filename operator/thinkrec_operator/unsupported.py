@@ -57,11 +57,10 @@ def _train_job(training: Training) -> Iterator[str]:
 
 
 def _serving(spec: ModelSpec) -> Iterator[str]:
-    if spec.serving.gateway_image is not None:
-        yield "`spec.serving.gatewayImage` is not implemented: the gateway runs in the pod and image of Triton."
-    if spec.serving.autoscaling is not None:
-        count = spec.serving.effective_replicas
-        yield f"`spec.serving.autoscaling` is not implemented: nothing scales beyond `minReplicas`, {count}."
+    wish, resources = spec.serving.autoscaling, spec.serving.resources
+    follows_cpu = wish is not None and any(metric.name == "CPUUtilization" for metric in wish.metrics)
+    if follows_cpu and "cpu" not in {*resources.requests, *resources.limits}:
+        yield "`spec.serving.autoscaling` has nothing to measure CPUUtilization by: set `spec.serving.resources`."
 
 
 def _one_process(training: Training) -> Iterator[str]:
@@ -84,9 +83,12 @@ def _laptop(spec: ModelSpec) -> Iterator[str]:
     if spec.schedule is not None and spec.schedule.cron is not None:
         yield f"`spec.schedule.cron` {spec.schedule.cron!r} is left out on this machine: nothing watches the clock."
     named = [("spec.training.image", spec.training.image), ("spec.serving.image", spec.serving.image)]
+    named += [("spec.serving.gatewayImage", spec.serving.gateway_image)]
     named += [(f"spec.training.stages[{stage.name}].image", stage.image) for stage in spec.training.stages]
     for where, image in named:
         if image is not None:
             yield f"`{where}` {image} is left out on this machine: the installed thinkrec runs, without containers."
+    if spec.serving.autoscaling is not None:
+        yield "`spec.serving.autoscaling` is left out on this machine: one server runs."
     if spec.serving.replicas is not None and spec.serving.replicas != 1:
         yield f"`spec.serving.replicas` {spec.serving.replicas} is left out on this machine: one server runs."

@@ -7,7 +7,7 @@ finally failed is replaced, alone and under the same key, once the spec's genera
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from thinkrec_crds.artifact import ExitCode, TerminationMessage
@@ -61,7 +61,7 @@ def scheduled_token(observed: Observed) -> str | None:
 
 def finished_work(observed: Observed) -> dict[str, TerminationMessage]:
     """Return key -> published result of everything known to be finished, whoever tells it."""
-    found: dict[str, TerminationMessage] = {}
+    found = {told.key: told for told in _told_by_status(observed)}
     for record in observed.revisions:
         for result in (*record.data.results.values(), record.evaluation.result):
             found[result.key] = result
@@ -70,6 +70,19 @@ def finished_work(observed: Observed) -> dict[str, TerminationMessage]:
         if (published := _published(job)) is not None:
             found[job.key] = published
     return found
+
+
+def _told_by_status(observed: Observed) -> Iterator[TerminationMessage]:
+    """Yield what status remembers of Jobs that are gone already: a training may outlast the time they are kept.
+
+    An evaluation is asked for again, since status holds only a part of what it measured.
+    """
+    status = observed.model.status
+    rows = () if observed.settings.laptop else (*status.stages, *status.experts)  # there the store itself is looked at
+    for row in rows:
+        if row.state in ("Succeeded", "Reused") and row.digest and row.kind is not StageKind.EVALUATE:
+            groups = {"groups": status.expert_count} if row.kind is StageKind.GATE and status.expert_count else {}
+            yield TerminationMessage(key=row.key, kind=row.kind, digest=row.digest, uri=row.artifact_uri, counts=groups)
 
 
 def _published(job: JobObservation) -> TerminationMessage | None:

@@ -32,11 +32,13 @@ from thinkrec_operator.observed import (
     Settings,
 )
 from thinkrec_operator.plan import (
+    AutoscalerChild,
     ChildKind,
     CleanupChild,
     ConfigMapChild,
     ControllerRevisionChild,
     DeploymentChild,
+    DisruptionBudgetChild,
     Event,
     JobChild,
     PeersServiceChild,
@@ -47,6 +49,8 @@ from thinkrec_operator.reconcile import reconcile
 
 OTHER_KINDS: dict[type[Any], ChildKind] = {
     ServiceChild: ChildKind.SERVICE,
+    DisruptionBudgetChild: ChildKind.POD_DISRUPTION_BUDGET,
+    AutoscalerChild: ChildKind.HORIZONTAL_POD_AUTOSCALER,
     PeersServiceChild: ChildKind.SERVICE,
 }
 START = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)

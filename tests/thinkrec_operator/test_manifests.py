@@ -24,10 +24,12 @@ from thinkrec_operator.manifests.quantities import cpu_threads, memory_bytes, qu
 from thinkrec_operator.manifests.revision import record_of
 from thinkrec_operator.names import child_name
 from thinkrec_operator.plan import (
+    AutoscalerChild,
     Child,
     ConfigMapChild,
     ControllerRevisionChild,
     DeploymentChild,
+    DisruptionBudgetChild,
     JobChild,
     PeersServiceChild,
     ServiceChild,
@@ -39,6 +41,7 @@ TYPES = {
     JobChild: "V1Job",
     ControllerRevisionChild: "V1ControllerRevision",
     DeploymentChild: "V1Deployment",
+    DisruptionBudgetChild: "V1PodDisruptionBudget",
     PeersServiceChild: "V1Service",
     ServiceChild: "V1Service",
 }
@@ -245,6 +248,108 @@ def test_golden_of_other_backends(backend: str, title: str) -> None:
 @pytest.mark.parametrize("title", ["adapter", "traces"])
 def test_golden_of_several_pods(every_child: list[Child], title: str) -> None:
     same_as_golden(f"job-{title}", render(job_of(every_child, title)))
+
+
+SCALED: dict[str, Any] = {
+    "serving": {
+        "autoscaling": {
+            "minReplicas": 2,
+            "maxReplicas": 6,
+            "metrics": [{"name": "PendingRequests", "target": 8}, {"name": "CPUUtilization", "target": 70}],
+        },
+        "resources": {"requests": {"cpu": 4}},
+        "gatewayImage": "registry.example/gateway:1",
+        "limits": {"deadlineMilliseconds": 2500},
+        "podTemplate": {
+            "metadata": {"labels": {"team": "films"}},
+            "spec": {
+                "priorityClassName": "online",
+                "containers": [{"name": "triton", "env": [{"name": "A", "value": "b"}]}],
+            },
+        },
+    }
+}
+
+
+@pytest.fixture(scope="module")
+def scaled() -> list[Child]:
+    return children_of(SCALED)
+
+
+@pytest.mark.parametrize("kind", [AutoscalerChild, DeploymentChild])
+def test_golden_of_scaled_serving(scaled: list[Child], kind: type[Child]) -> None:
+    same_as_golden(f"scaled-{kind.__name__.removesuffix('Child').lower()}", one(scaled, kind))
+
+
+def test_the_autoscaler_is_what_the_api_reads_and_follows_our_own_gauge(scaled: list[Child]) -> None:
+    body, client = one(scaled, AutoscalerChild), ApiClient()
+    typed = client.deserialize(json.dumps(body), "V2HorizontalPodAutoscaler", "application/json")
+    assert client.sanitize_for_serialization(typed) == body  # type: ignore[no-untyped-call]
+    assert body["spec"]["scaleTargetRef"]["name"] == one(scaled, DeploymentChild)["metadata"]["name"]
+    named = {metric["pods"]["metric"]["name"] for metric in body["spec"]["metrics"] if metric["type"] == "Pods"}
+    assert named == {"thinkrec_gateway_pending_requests"}
+
+
+def test_a_gateway_of_ones_own_takes_the_place_of_the_bundled_one(scaled: list[Child]) -> None:
+    pod = one(scaled, DeploymentChild)["spec"]["template"]["spec"]
+    triton, gateway = pod["containers"]
+    ports = [port["containerPort"] for container in pod["containers"] for port in container["ports"]]
+    assert len(ports) == len(set(ports))
+    assert {"name": "http", "containerPort": 8080, "protocol": "TCP"} in gateway["ports"]
+    assert gateway["image"] == "registry.example/gateway:1"
+    assert ("--gateway-port", "8081") in zip(triton["command"], triton["command"][1:], strict=False)
+    for container in pod["containers"]:
+        known = {port["name"] for port in container["ports"]}
+        assert container["readinessProbe"]["httpGet"]["port"] in known
+
+
+def test_a_serving_pod_template_is_merged_by_name(scaled: list[Child]) -> None:
+    template = one(scaled, DeploymentChild)["spec"]["template"]
+    assert template["metadata"]["labels"]["team"] == "films"
+    assert template["spec"]["priorityClassName"] == "online"
+    assert {"name": "A", "value": "b"} in template["spec"]["containers"][0]["env"]
+    assert {"name": "HOME", "value": "/scratch"} in template["spec"]["containers"][0]["env"]
+
+
+@pytest.mark.parametrize("deadline", [10, 2500, 600_000])
+def test_a_pod_has_time_to_answer_its_last_request(deadline: int) -> None:
+    body = one(children_of({"serving": {"limits": {"deadlineMilliseconds": deadline}}}), DeploymentChild)
+    pod = body["spec"]["template"]["spec"]
+    stop = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] >= stop + deadline / 1000 + 30
+    assert body["spec"]["minReadySeconds"] > 0
+    probe = pod["containers"][0]["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= body["spec"]["progressDeadlineSeconds"]
+
+
+def test_a_budget_lets_one_pod_go_at_a_time(every_child: list[Child]) -> None:
+    body = one(every_child, DisruptionBudgetChild)
+    assert body["spec"]["maxUnavailable"] == 1
+    labels = one(every_child, DeploymentChild)["spec"]["template"]["metadata"]["labels"]
+    assert body["spec"]["selector"]["matchLabels"].items() <= labels.items()
+
+
+def gpu_tolerations(training: dict[str, Any]) -> list[str]:
+    pod = one(children_of({"training": training}), JobChild)["spec"]["template"]["spec"]
+    return [toleration.get("key", "*") for toleration in pod.get("tolerations", [])]
+
+
+@pytest.mark.parametrize(
+    ("limits", "given", "keys"),
+    [
+        ({"cpu": 2, "memory": "1Gi"}, [], []),
+        ({"nvidia.com/gpu": 1}, [], ["nvidia.com/gpu"]),
+        ({"amd.com/gpu": 1}, [], ["amd.com/gpu"]),
+        ({"nvidia.com/mig-1g.10gb": 1}, [], ["nvidia.com/mig-1g.10gb", "nvidia.com/gpu"]),
+        ({"nvidia.com/gpu": 1}, [{"key": "nvidia.com/gpu", "value": "a100"}], ["nvidia.com/gpu"]),
+        ({"nvidia.com/gpu": 1}, [{"operator": "Exists"}], ["*"]),
+        ({"nvidia.com/gpu": 1}, [{"key": "spot", "operator": "Exists"}], ["spot", "nvidia.com/gpu"]),
+    ],
+)
+def test_devices_bring_the_toleration_of_their_taint(
+    limits: dict[str, Any], given: list[dict[str, Any]], keys: list[str]
+) -> None:
+    assert gpu_tolerations({"resources": {"limits": limits}, "tolerations": given}) == keys
 
 
 def job_of(children: list[Child], title: str) -> JobChild:

@@ -13,9 +13,10 @@ import pytest
 
 import thinkrec_operator
 from support.model_world import START, World
-from thinkrec_crds.conditions import MODEL_CONDITIONS, Reason
+from thinkrec_crds.conditions import CANNOT_START, MODEL_CONDITIONS, Reason
+from thinkrec_crds.model_status import ModelStatus
 from thinkrec_crds.stage_kinds import StageKind
-from thinkrec_operator.observed import JobState, Settings
+from thinkrec_operator.observed import ChildRef, JobState, Settings
 from thinkrec_operator.plan import ChildKind, DeploymentChild, JobChild
 from thinkrec_operator.reconcile import reconcile
 
@@ -113,10 +114,25 @@ class TestOrder:
         assert {row.state for row in (*second.status.stages, *second.status.experts)} == {"Reused"}
         assert condition(second, "Ready") == ("True", "Serving")
 
-    def test_without_a_look_into_the_store_a_vanished_job_is_asked_again(self) -> None:
+    def test_a_job_that_is_gone_after_its_time_is_remembered_by_status(self) -> None:
+        world = World(store_is_seen=False)
+        world.edit({"experts": {"count": None, "auto": {"min": 2, "max": 5}}})
+        run_until(world, "expert-1")
+        for title in ("dataset", "gate", "adapter"):
+            world.jobs.pop(world.job_of(title).name)
+        before = {row.name: row.state for row in world.status.stages}
+        plan = world.step()
+        assert {job.title for job in plan.jobs} == {"expert-1", "expert-2"}
+        assert {row.name: row.state for row in world.status.stages} == before
+        assert world.status.expert_count == 3
+        world.run()
+        assert set(world.runs.values()) == {1}
+
+    def test_a_vanished_job_that_nobody_remembers_is_asked_again(self) -> None:
         world = World(store_is_seen=False)
         run_until(world, "adapter")
         world.jobs.pop(world.job_of("dataset").name)
+        world.status = ModelStatus()
         plan = world.step()
         assert "dataset" in {job.title for job in plan.jobs}
 
@@ -721,6 +737,182 @@ class TestPurity:
         world = World()
         names = [child.name for child in world.step().children if isinstance(child, JobChild)]
         assert all(len(name) <= 63 for name in names)
+
+
+class TestPods:
+    """What the pods of Jobs and of the server tell, before anything has failed for good."""
+
+    @pytest.mark.parametrize("reason", CANNOT_START)
+    def test_a_job_that_waits_for_a_person_stalls_while_it_does(self, reason: Reason) -> None:
+        world = World()
+        name = run_until(world, "traces")
+        world.jobs[name] = replace(world.jobs[name], reason=reason.value, message="Secret store does not exist")
+        world.step()
+        for kind in ("Stalled", "Ready", "TrainingSucceeded"):
+            assert condition(world, kind)[1] == reason.value
+        stalled = world.status.condition("Stalled")
+        assert stalled is not None
+        assert "traces: Secret store does not exist" in stalled.message
+        assert reason.remedy in stalled.message
+        assert next(row.reason for row in world.status.stages if row.name == "traces") == reason.value
+        assert reasons(world).count(reason.value) == 1
+        world.step()
+        assert reasons(world).count(reason.value) == 1
+        world.jobs[name] = replace(world.jobs[name], reason=None, message="", state=JobState.RUNNING)
+        world.step()
+        assert condition(world, "Stalled")[0] == "absent"
+        assert condition(world, "Reconciling")[0] == "True"
+
+    @pytest.mark.parametrize(
+        "reason",
+        [Reason.UNSCHEDULABLE, Reason.POD_EVICTED, Reason.OOM_KILLED, Reason.CRASH_LOOP_BACK_OFF, Reason.PREEMPTED],
+    )
+    def test_what_may_pass_by_itself_is_told_and_stalls_nothing(self, reason: Reason) -> None:
+        world = World()
+        name = run_until(world, "adapter")
+        world.jobs[name] = replace(world.jobs[name], reason=reason.value, message="0/3 nodes are available")
+        world.step()
+        assert condition(world, "TrainingSucceeded") == ("False", reason.value)
+        assert condition(world, "Stalled")[0] == "absent"
+        reconciling = world.status.condition("Reconciling")
+        assert reconciling is not None
+        assert f"adapter ({reason.value}: 0/3 nodes are available)" in reconciling.message
+
+    @pytest.mark.parametrize("reason", CANNOT_START)
+    def test_a_server_that_cannot_start_stalls_a_new_spec(self, reason: Reason) -> None:
+        world = World()
+        run_until(world, "evaluate")
+        world.succeed(world.job_of("evaluate").name)
+        world.step()
+        assert world.serving is not None
+        world.serving = replace(world.serving, reason=reason.value, message="image x: not found")
+        world.step()
+        assert condition(world, "Stalled") == ("True", reason.value)
+        assert condition(world, "ServingReady") == ("False", reason.value)
+        world.roll_out()
+        world.step()
+        assert condition(world, "Ready") == ("True", "Serving")
+        assert condition(world, "Stalled")[0] == "absent"
+
+    def test_a_rollout_past_its_deadline_stalls_and_the_old_pods_answer(self) -> None:
+        world = World()
+        world.run()
+        world.edit({"serving": {"limits": {"maxCandidates": 20}}})
+        world.step()
+        assert world.serving is not None
+        world.serving = replace(world.serving, stuck=True, reason="CrashLoopBackOff", message="exit code 1")
+        world.step()
+        assert condition(world, "Stalled") == ("True", "ServingNotReady")
+        assert condition(world, "ServingReady") == ("False", "CrashLoopBackOff")
+        assert condition(world, "Available")[0] == "True"
+        stalled = world.status.condition("Stalled")
+        assert stalled is not None
+        assert "CrashLoopBackOff: exit code 1" in stalled.message
+
+    def test_a_new_pod_in_trouble_leaves_a_ready_model_ready(self) -> None:
+        world = World()
+        world.edit({"serving": {"replicas": 2}})
+        world.run()
+        world.step()
+        world.events.clear()
+        assert world.serving is not None
+        world.serving = replace(world.serving, ready_replicas=1, reason="ImagePullError", message="image x: gone")
+        world.step()
+        assert condition(world, "Ready")[0] == "True"
+        assert condition(world, "Stalled")[0] == "absent"
+        assert condition(world, "ServingReady") == ("False", "ImagePullError")
+        assert reasons(world) == ["ImagePullError"]
+
+    def test_before_there_is_a_server_nothing_is_said_to_start(self) -> None:
+        world = World()
+        run_until(world, "evaluate")
+        world.succeed(world.job_of("evaluate").name)
+        world.step()
+        world.serving = None
+        world.step()
+        told = world.status.condition("ServingReady")
+        assert told is not None
+        assert "no server runs yet" in told.message
+
+    def test_suspending_says_what_still_runs(self) -> None:
+        world = World()
+        run_until(world, "adapter")
+        world.edit({"suspend": True})
+        world.step()
+        told = world.status.condition("Suspended")
+        assert told is not None
+        assert told.message == "No new Job is started; these run on to their end: adapter."
+
+    def test_the_queues_own_reason_is_kept(self) -> None:
+        world = World()
+        world.edit({"training": {"queueName": "gpus"}})
+        world.step()
+        name = world.active[0]
+        told = "couldn't assign flavors to pod set main: insufficient quota for nvidia.com/gpu"
+        world.jobs[name] = replace(world.jobs[name], queued=True, reason="Inadmissible", message=told)
+        world.step()
+        assert condition(world, "Admitted") == ("False", "Inadmissible")
+        assert world.status.condition("Admitted").message == told  # type: ignore[union-attr]
+        assert condition(world, "TrainingSucceeded") == ("False", "JobsRunning")
+
+
+class TestScale:
+    def test_what_serves_several_pods_comes_and_goes(self) -> None:
+        world = World()
+        world.edit({"serving": {"replicas": 2}})
+        world.run()
+        assert ChildRef("PodDisruptionBudget", "movies-serving") in world.others
+        assert ChildRef("HorizontalPodAutoscaler", "movies-serving") not in world.others
+        world.edit({"serving": {"replicas": None, "autoscaling": {"maxReplicas": 4}}})
+        world.run()
+        assert ChildRef("HorizontalPodAutoscaler", "movies-serving") in world.others
+        world.edit({"serving": {"replicas": 1, "autoscaling": None}})
+        world.run()
+        assert world.others == {ChildRef("Service", "movies")}
+        assert world.step().deletions == ()
+
+    def test_scaling_restarts_no_pod(self) -> None:
+        world = World()
+        world.run()
+        assert world.deployment is not None
+        before = world.deployment.spec_hash
+        world.edit({"serving": {"replicas": 3}})
+        world.run()
+        assert world.deployment.spec_hash == before
+        assert world.status.replicas == 3
+        assert condition(world, "Ready")[0] == "True"
+
+    def test_a_pod_template_restarts_them(self) -> None:
+        world = World()
+        world.run()
+        assert world.deployment is not None
+        before = world.deployment.spec_hash
+        world.edit({"serving": {"podTemplate": {"metadata": {"labels": {"team": "films"}}}}})
+        world.step()
+        assert world.deployment.spec_hash != before
+
+    def test_a_pin_rolls_back_for_real_and_a_missed_gate_never_does(self) -> None:
+        world = World()
+        world.edit({"evaluation": {"gates": [{"metric": "AUC", "minimum": "0.6"}]}})
+        world.run()
+        first = world.deployment
+        assert first is not None
+        world.auc = 0.5
+        world.edit({"dataset": {"revision": "2"}})
+        world.run()
+        assert world.deployment is not None
+        assert world.deployment.revision == first.revision
+        assert condition(world, "Stalled") == ("True", "GateFailed")
+        world.auc = 0.8
+        world.edit({"dataset": {"revision": "3"}})
+        world.run()
+        assert world.deployment.revision != first.revision
+        world.edit({"serving": {"revision": first.revision}})
+        world.run()
+        assert world.deployment.revision == first.revision
+        assert world.deployment.bundle == first.bundle
+        assert world.deployment.bundle_uri == first.bundle_uri
+        assert world.status.serving_revision == first.revision
 
 
 def test_every_reason_written_is_one_of_the_published_ones() -> None:

@@ -63,7 +63,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 class Measure:
-    """Counts requests by route template and status, and their duration."""
+    """Counts requests by route template and status, those in hand, and their duration."""
 
     def __init__(self, app: ASGIApp, metrics: GatewayMetrics) -> None:
         self.app = app
@@ -82,10 +82,12 @@ class Measure:
                 status = str(message["status"])
             await send(message)
 
-        started = time.perf_counter()
+        started, counted = time.perf_counter(), scope["path"].startswith("/v1/")  # probes and scrapes are no load
+        self.metrics.pending.inc(counted)
         try:
             await self.app(scope, receive, watch)
         finally:
+            self.metrics.pending.dec(counted)
             route = getattr(scope.get("route"), "path", "unmatched")  # never the raw path: unbounded label values
             self.metrics.requests.labels(route, status).inc()
             self.metrics.seconds.labels(route).observe(time.perf_counter() - started)

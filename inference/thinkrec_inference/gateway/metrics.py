@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -20,6 +20,7 @@ class GatewayMetrics:
         self.seconds = Histogram(
             "thinkrec_gateway_request_seconds", "Duration of requests.", ["route"], buckets=SECONDS, registry=r
         )
+        self.pending = Gauge("thinkrec_gateway_pending_requests", "Requests in hand or waiting.", registry=r)
         self.branches = Counter("thinkrec_gateway_gate_branch", "Answers by gate branch.", ["branch"], registry=r)
         self.retrievals = Counter("thinkrec_gateway_retrievals", "Rankings by source.", ["source"], registry=r)
         self.events = Counter("thinkrec_gateway_events", "Feedback events by outcome.", ["outcome"], registry=r)

@@ -7,7 +7,7 @@
     pods          the pod of a stage
     training      stage ConfigMap and Job or JobSet;  train_job: Kubeflow's
     cleanup       the Job that removes a deleted model's artifacts
-    serving       Deployment and Service
+    serving       Deployment and Service;  scaling: their autoscaler and disruption budget
     revision      ControllerRevision, to and from a RevisionRecord
 
 No names are chosen here (names.py) and nothing is decided here (reconcile.py).

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from thinkrec_crds import group
-from thinkrec_crds.fields import Resources, Toleration
-from thinkrec_crds.spec_training import PodTemplate
+from thinkrec_crds.fields import PodTemplate, Resources, Toleration
 from thinkrec_operator.names import label_value
 from thinkrec_operator.plan import Owner, SecretEnvironment
 

@@ -8,14 +8,17 @@ from typing import assert_never
 from thinkrec_operator.manifests.cleanup import cleanup_job
 from thinkrec_operator.manifests.common import Manifest
 from thinkrec_operator.manifests.revision import controller_revision
+from thinkrec_operator.manifests.scaling import autoscaler, disruption_budget
 from thinkrec_operator.manifests.serving import deployment, service
 from thinkrec_operator.manifests.training import config_map, job, peers_service
 from thinkrec_operator.plan import (
+    AutoscalerChild,
     Child,
     CleanupChild,
     ConfigMapChild,
     ControllerRevisionChild,
     DeploymentChild,
+    DisruptionBudgetChild,
     JobChild,
     PeersServiceChild,
     ServiceChild,
@@ -33,6 +36,10 @@ def render(child: Child) -> Manifest:
             return controller_revision(child)
         case DeploymentChild():
             return deployment(child)
+        case DisruptionBudgetChild():
+            return disruption_budget(child)
+        case AutoscalerChild():
+            return autoscaler(child)
         case ServiceChild():
             return service(child)
         case CleanupChild():

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from thinkrec_crds import group
 from thinkrec_operator.manifests import common
 from thinkrec_operator.manifests.common import Manifest
@@ -10,6 +12,7 @@ from thinkrec_operator.manifests.quantities import cpu_threads
 from thinkrec_operator.plan import DeploymentChild, ServiceChild
 
 COMPONENT = "serving"
+CONTAINER = "triton"
 HTTP_PORT = 8080
 """Gateway."""
 TRITON_HTTP_PORT, TRITON_GRPC_PORT, TRITON_METRICS_PORT = 8000, 8001, 8002
@@ -24,9 +27,16 @@ PORTS = {
 MODELS = "/models"
 BUNDLE_FOLDER = f"{MODELS}/bundle"
 BASE_MODEL_FOLDER = f"{MODELS}/base-model"
-GRACE_SECONDS = 60
+BUNDLED_GATEWAY_PORT = 8081
+"""Where the gateway of Triton's own image listens when another one has taken its place."""
 PRE_STOP_SECONDS = 10
 """Time for the Service to stop sending requests before the container is told to end."""
+STOPPING_SECONDS = 40
+"""For gateway, Triton and engine to end, beyond the requests that they still have."""
+MIN_READY_SECONDS = 5
+"""For the Service to know a new pod before an old one is stopped."""
+PROGRESS_DEADLINE_SECONDS = 1800
+"""For one pod to fetch bundle and base model and to load them; then the rollout counts as stuck."""
 
 
 def service(child: ServiceChild) -> Manifest:
@@ -49,14 +59,10 @@ def deployment(child: DeploymentChild) -> Manifest:
     spec: Manifest = {
         "selector": {"matchLabels": common.selector(child.owner, COMPONENT)},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+        "minReadySeconds": MIN_READY_SECONDS,
+        "progressDeadlineSeconds": PROGRESS_DEADLINE_SECONDS,
         "revisionHistoryLimit": 2,
-        "template": {
-            "metadata": {
-                "labels": common.labels(child.owner, COMPONENT),
-                "annotations": {group.ANNOTATION_SPEC_HASH: child.spec_hash},
-            },
-            "spec": _pod(child),
-        },
+        "template": _template(child),
     }
     if child.serving.autoscaling is None:  # otherwise the autoscaler owns the number
         spec["replicas"] = child.serving.effective_replicas
@@ -69,6 +75,23 @@ def deployment(child: DeploymentChild) -> Manifest:
     }
 
 
+def _template(child: DeploymentChild) -> Manifest:
+    found: Manifest = {
+        "metadata": {
+            "labels": common.labels(child.owner, COMPONENT),
+            "annotations": {group.ANNOTATION_SPEC_HASH: child.spec_hash},
+        },
+        "spec": _pod(child),
+    }
+    return common.overlaid(found, child.serving.pod_template)
+
+
+def grace_seconds(child: DeploymentChild) -> int:
+    """Return the seconds a pod gets to end: no request reaches it, the last one is answered, all is stopped."""
+    longest = -(-child.serving.limits.deadline_milliseconds // 1000)
+    return PRE_STOP_SECONDS + longest + STOPPING_SECONDS
+
+
 def _pod(child: DeploymentChild) -> Manifest:
     bundle, base_model = fetch_arguments(child)
     pod: Manifest = {
@@ -77,12 +100,13 @@ def _pod(child: DeploymentChild) -> Manifest:
         "nodeSelector": dict(child.serving.node_selector),
         "tolerations": common.tolerations(child.serving.tolerations, child.serving.resources),
         "securityContext": common.pod_security(),
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": grace_seconds(child),
         "initContainers": [
             _fetch(child, "fetch-bundle", bundle, BUNDLE_FOLDER),
             _fetch(child, "fetch-base-model", base_model, BASE_MODEL_FOLDER),
         ],
-        "containers": [_triton(child)],
+        "containers": [_triton(child), *([_gateway(child)] if child.serving.gateway_image else [])],
+        "topologySpreadConstraints": [_spread(child)],
         "volumes": [
             {"name": "models", "emptyDir": {}},
             {"name": "scratch", "emptyDir": {}},  # feedback events too: they outlive a container, but not the pod
@@ -90,6 +114,16 @@ def _pod(child: DeploymentChild) -> Manifest:
         ],
     }
     return common.without_empty(pod)
+
+
+def _spread(child: DeploymentChild) -> Manifest:
+    """Return the wish that pods stand on different nodes, where there are some."""
+    return {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": common.selector(child.owner, COMPONENT)},
+    }
 
 
 def fetch_arguments(child: DeploymentChild) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -132,6 +166,7 @@ def base_model_argument(child: DeploymentChild) -> str:
 
 
 def _triton(child: DeploymentChild) -> Manifest:
+    replaced = child.serving.gateway_image is not None
     threads = cpu_threads(child.serving.resources)
     values = {"HOME": "/scratch", "TMPDIR": "/scratch"}
     if threads is not None:
@@ -141,25 +176,23 @@ def _triton(child: DeploymentChild) -> Manifest:
         *("--base-model", BASE_MODEL_FOLDER),
         *("--work-dir", "/scratch/serve"),
         *("--host", "0.0.0.0", "--triton-host", "0.0.0.0"),  # noqa: S104 - reached through the pod's own address
-        *("--gateway-port", str(HTTP_PORT)),
+        *("--gateway-port", str(BUNDLED_GATEWAY_PORT if replaced else HTTP_PORT)),
         *("--http-port", str(TRITON_HTTP_PORT), "--grpc-port", str(TRITON_GRPC_PORT)),
         *("--metrics-port", str(TRITON_METRICS_PORT), "--engine-metrics-port", str(ENGINE_METRICS_PORT)),
+        *("--startup-seconds", str(PROGRESS_DEADLINE_SECONDS)),
         "--log-to-stderr",
     ]
     return common.without_empty(
         {
-            "name": "triton",
+            "name": CONTAINER,
             "image": child.image,
             "command": ["python", "-m", "thinkrec_inference", "serve", *options],
             "env": common.environment(values),
             "envFrom": [{"configMapRef": {"name": child.config_map}}],
-            "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in PORTS.items()],
+            "ports": _ports({**PORTS, "bundled": BUNDLED_GATEWAY_PORT} if replaced else PORTS, but="http" * replaced),
             "resources": common.resources(child.serving.resources),
             "securityContext": common.container_security(),
-            "startupProbe": _probe("/readyz", 5, 240),
-            "readinessProbe": _probe("/readyz", 5, 2),
-            "livenessProbe": _probe("/healthz", 20, 3),
-            "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
+            **_life("bundled" if replaced else "http"),
             "volumeMounts": [
                 {"name": "models", "mountPath": MODELS, "readOnly": True},
                 {"name": "scratch", "mountPath": "/scratch"},
@@ -169,5 +202,48 @@ def _triton(child: DeploymentChild) -> Manifest:
     )
 
 
-def _probe(path: str, period: int, failures: int) -> Manifest:
-    return {"httpGet": {"path": path, "port": "http"}, "periodSeconds": period, "failureThreshold": failures}
+def _gateway(child: DeploymentChild) -> Manifest:
+    """Return the user's own gateway: it reads the same bundle and asks the Triton of its own pod."""
+    values = {
+        "HOME": "/scratch",
+        "TMPDIR": "/scratch",
+        "THINKREC_BUNDLE_DIR": BUNDLE_FOLDER,
+        "THINKREC_EVENTS_DIR": "/scratch/events",
+        "THINKREC_GATEWAY_HOST": "0.0.0.0",  # noqa: S104 - reached through the pod's own address
+        "THINKREC_GATEWAY_PORT": str(HTTP_PORT),
+        "THINKREC_TRITON_GRPC": f"127.0.0.1:{TRITON_GRPC_PORT}",
+    }
+    return common.without_empty(
+        {
+            "name": "gateway",
+            "image": child.serving.gateway_image,
+            "command": ["python", "-m", "thinkrec_inference", "gateway"],
+            "env": common.environment(values),
+            "envFrom": [{"configMapRef": {"name": child.config_map}}],
+            "ports": _ports({"http": HTTP_PORT}),
+            "securityContext": common.container_security(),
+            **_life("http"),
+            "volumeMounts": [
+                {"name": "models", "mountPath": MODELS, "readOnly": True},
+                {"name": "scratch", "mountPath": "/scratch"},
+            ],
+        }
+    )
+
+
+def _ports(ports: Mapping[str, int], *, but: str = "") -> list[Manifest]:
+    return [{"name": name, "containerPort": ports[name], "protocol": "TCP"} for name in ports if name != but]
+
+
+def _life(port: str) -> Manifest:
+    """Return the probes of a container that answers on this port, and its last seconds."""
+
+    def probe(path: str, period: int, failures: int) -> Manifest:
+        return {"httpGet": {"path": path, "port": port}, "periodSeconds": period, "failureThreshold": failures}
+
+    return {
+        "startupProbe": probe("/readyz", 5, PROGRESS_DEADLINE_SECONDS // 5),
+        "readinessProbe": probe("/readyz", 5, 2),
+        "livenessProbe": probe("/healthz", 20, 3),
+        "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
+    }

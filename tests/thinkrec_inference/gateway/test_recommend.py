@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
 from fastapi.testclient import TestClient
+from starlette.types import Message, Receive, Scope, Send
 
 from support.arithmetic_engine import expected_score
 from support.direct_scorer import DirectScorer
+from thinkrec_inference.gateway.limits import Measure
+from thinkrec_inference.gateway.metrics import GatewayMetrics
 from thinkrec_inference.gateway.retrieval import Catalogue, given, retrieve
 from thinkrec_inference.refusal import Refused
 
@@ -157,6 +161,31 @@ def test_metrics_count_routes_not_paths(gateway: Gateway) -> None:
     assert 'thinkrec_gateway_requests_total{route="unmatched",status="404"} 1.0' in text
     assert 'thinkrec_gateway_gate_branch_total{branch="Fused"} 1.0' in text
     assert "/v1/nothing" not in text
+
+
+def test_requests_in_hand_are_a_gauge_that_probes_do_not_move() -> None:
+    seen: dict[str, float] = {}
+    metrics = GatewayMetrics()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen[scope["path"]] = metrics.registry.get_sample_value("thinkrec_gateway_pending_requests") or 0.0
+
+    async def ask(path: str) -> None:
+        scope = {"type": "http", "method": "GET", "path": path, "headers": []}
+        await Measure(app, metrics)(scope, _nothing, _ignore)
+
+    for path in ("/v1/recommend", "/readyz", "/metrics"):
+        asyncio.run(ask(path))
+    assert seen == {"/v1/recommend": 1.0, "/readyz": 0.0, "/metrics": 0.0}
+    assert metrics.registry.get_sample_value("thinkrec_gateway_pending_requests") == 0.0
+
+
+async def _nothing() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _ignore(message: Message) -> None:
+    return None
 
 
 def test_openapi_describes_bodies_with_examples(gateway: Gateway) -> None:
