@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _VALID = datetime.timedelta(days=365)
+_AUTHORITY = "ca"
 _SKEW = datetime.timedelta(hours=1)
 """Certificates are valid a little in the past, for clocks that differ."""
 
@@ -30,19 +31,33 @@ class Pair:
 class Authority:
     """A certificate authority whose files lie in one folder."""
 
-    def __init__(self, folder: Path) -> None:
-        """Make the authority."""
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    def __init__(self, folder: Path, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         self._folder = folder
-        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._key = key
+        self._certificate = certificate
+        self.pair = Pair(folder / f"{_AUTHORITY}.crt", folder / f"{_AUTHORITY}.key")
+
+    @classmethod
+    def create(cls, folder: Path) -> Authority:
+        """Make an authority and write its files."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "thinkrec-embedded-cluster")])
-        self._certificate = (
-            _builder(name, name, self._key.public_key(), self._key.public_key())
+        certificate = (
+            _builder(name, name, key.public_key(), key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_usage(authority=True), critical=True)
-            .sign(self._key, hashes.SHA256())
+            .sign(key, hashes.SHA256())
         )
-        self.pair = _write(folder, "ca", self._certificate, self._key)
+        _write(folder, _AUTHORITY, certificate, key)
+        return cls(folder, key, certificate)
+
+    @classmethod
+    def load(cls, folder: Path) -> Authority:
+        """Return the authority whose files are in the folder."""
+        key = serialization.load_pem_private_key((folder / f"{_AUTHORITY}.key").read_bytes(), password=None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return cls(folder, key, x509.load_pem_x509_certificate((folder / f"{_AUTHORITY}.crt").read_bytes()))
 
     def issue(self, name: str, common_name: str, *, groups: Sequence[str] = (), hosts: Sequence[str] = ()) -> Pair:
         """Issue a certificate for a client (no hosts) or a server that is reached as `hosts`; write both files."""

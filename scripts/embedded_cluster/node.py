@@ -18,7 +18,7 @@ from embedded_cluster.paths import REPOSITORY, State
 from embedded_cluster.processes import Processes, children
 
 NAME = "thinkrec-node"
-READY_SECONDS = 90
+READY_SECONDS = 180
 """Allowed on a machine that is busy with other work; 5 to 10 on an idle one."""
 _UNSHARE = (
     *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"),

@@ -20,11 +20,11 @@ from embedded_cluster.errors import ClusterError
 from embedded_cluster.paths import State
 
 from support import kube
-from support.waiting import wait_for
+from support.waiting import allowed_seconds, wait_for
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-START_SECONDS = float(os.environ.get("THINKREC_TEST_START_SECONDS", "15"))
-"""Allowed for a start while other tests keep the machine busy; alone it takes 4 seconds."""
+START_SECONDS = 5.0
+"""Promised for a control plane on an idle machine."""
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def fake_programs(folder: Path, scripts: Mapping[str, str]) -> str:
 def test_a_control_plane_starts_in_seconds_and_leaves_nothing(tmp_path: Path) -> None:
     began = time.monotonic()
     running = cluster.start(tmp_path / "state")
-    assert time.monotonic() - began < START_SECONDS
+    assert time.monotonic() - began < allowed_seconds(START_SECONDS)
     assert running.api.get("/version")["gitVersion"] == programs.kubernetes_version()
     assert running.kubeconfig.stat().st_mode & 0o077 == 0, "the kubeconfig holds a token"
     running.stop()

@@ -70,6 +70,22 @@ def test_a_deployment_becomes_available_and_its_pods_go_when_deleted(
     wait_for(lambda: not control_plane.api.items(f"/api/v1/namespaces/{namespace}/pods"), "the pods to go")
 
 
+def test_logs_of_a_pod_can_be_read_while_it_runs_and_afterwards(
+    control_plane: Cluster, namespace: str, kubelet: PretendKubelet
+) -> None:
+    kubelet.outcome = lambda pod: Outcome(log="first\nsecond\nthird\n", delay_seconds=0.5)
+    path = create_job(control_plane, namespace, "talks")
+    wait_for(lambda: kubelet.ran, "the pod")
+    [pod] = control_plane.api.items(f"/api/v1/namespaces/{namespace}/pods")
+    log = f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}/log"
+    assert control_plane.api.text(log) == "first\nsecond\nthird\n"
+    assert control_plane.api.text(log, tailLines=1) == "third\n"
+    assert control_plane.api.text(log, limitBytes=3) == "fir"
+    kubelet.set_log(pod, "fourth\n")
+    wait_for(lambda: finished(control_plane, path), "the end of the job")
+    assert control_plane.api.text(log) == "fourth\n"
+
+
 def test_the_real_scheduler_counts_an_extended_resource(
     control_plane: Cluster, namespace: str, kubelet: PretendKubelet
 ) -> None:

@@ -3,7 +3,7 @@
 
 The real scheduler binds the pods (so quotas of extended resources count), the real Job and Deployment controllers make
 and count them; this writes what a kubelet would: phases, container states, termination messages, addresses, the last
-step of a deletion, the node's heartbeat. Pod logs are not served.
+step of a deletion, the node's heartbeat; and it answers the API server when that is asked for a pod's log.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import datetime
 import itertools
 import json
+import secrets
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -20,7 +21,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from embedded_cluster.certificates import Authority, Pair
 from embedded_cluster.cluster import Cluster
+
+from support import log_server
 
 Body = dict[str, Any]
 NODE_CAPACITY = {"cpu": "1000", "memory": "4000Gi", "pods": "20000", "ephemeral-storage": "4000Gi"}
@@ -42,6 +46,8 @@ class Outcome:
     """Of the terminated state, for example OOMKilled; empty: Completed or Error, as the exit code says."""
     delay_seconds: float = 0.0
     """How long the pod runs before that."""
+    log: str = ""
+    """What `kubectl logs` shows, from the pod's start on."""
 
 
 def succeed_or_run(pod: Body) -> Outcome:
@@ -71,10 +77,14 @@ class PretendKubelet:
         self._addresses = itertools.count(2)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ending: set[str] = set()
+        self._logs: dict[tuple[str, str], str] = {}
         self._errors: list[BaseException] = []
         self._started = threading.Event()
 
     def __enter__(self) -> PretendKubelet:
+        with contextlib.ExitStack() as stack:
+            self._port = stack.enter_context(log_server.serving(self._log, self._certificate()))
+            self._close_logs = stack.pop_all()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name=f"kubelet of {self.node}", daemon=True)
         self._thread.start()
@@ -86,6 +96,7 @@ class PretendKubelet:
         with contextlib.suppress(RuntimeError):  # it has ended by itself, with an error that is raised below
             self._loop.call_soon_threadsafe(self._main.cancel)
         self._thread.join(30)
+        self._close_logs.close()
         self._cluster.api.delete(f"/api/v1/nodes/{self.node}")
         if error[0] is None:
             self._raise()
@@ -94,6 +105,17 @@ class PretendKubelet:
         """Change what the node offers, for example `**{"nvidia.com/gpu": "2"}`; None takes a resource away."""
         status = {"capacity": quantities, "allocatable": quantities}
         self._cluster.api.patch(f"/api/v1/nodes/{self.node}/status", {"status": status})
+
+    def set_log(self, pod: Body, text: str) -> None:
+        """Change what a running pod has written so far."""
+        self._logs[pod["metadata"]["namespace"], pod["metadata"]["name"]] = text
+
+    def _log(self, namespace: str, name: str) -> str | None:
+        return self._logs.get((namespace, name))
+
+    def _certificate(self) -> Pair:
+        authority = Authority.load(self._cluster.state.certificates)
+        return authority.issue(f"pretend-{secrets.token_hex(4)}", f"system:node:{self.node}", hosts=["127.0.0.1"])
 
     def _raise(self) -> None:
         if self._errors:
@@ -149,6 +171,8 @@ class PretendKubelet:
         status: Body = {"conditions": [{**each, "lastHeartbeatTime": _now()} for each in conditions]}
         if not self._started.is_set():
             status |= {"capacity": self._capacity, "allocatable": self._capacity}
+            status["addresses"] = [{"type": "InternalIP", "address": "127.0.0.1"}]
+            status["daemonEndpoints"] = {"kubeletEndpoint": {"Port": self._port}}
         path = f"/api/v1/nodes/{self.node}/status"
         answer = await self._client.patch(path, json={"status": status}, headers=_PATCH)
         assert answer.is_success, answer.text
@@ -192,7 +216,9 @@ class PretendKubelet:
                 self._spawn(f"end {uid}", self._end(pod))
         elif uid not in self._tasks and pod.get("status", {}).get("phase") == "Pending":
             self.ran.append(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}")
-            self._spawn(uid, self._go(pod, self.outcome(pod)))
+            outcome = self.outcome(pod)
+            self.set_log(pod, outcome.log)
+            self._spawn(uid, self._go(pod, outcome))
 
     def _spawn(self, key: str, work: Any) -> None:
         task = asyncio.create_task(work)

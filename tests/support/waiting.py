@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -17,3 +18,8 @@ def wait_for(probe: Callable[[], T], what: str, *, seconds: float = 30.0, every:
         assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}; last answer: {value!r}"
         time.sleep(every)
     return value
+
+
+def allowed_seconds(idle: float) -> float:
+    """Return how long something may take that takes `idle` seconds on an idle machine: more on one that is busy."""
+    return idle * max(1.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1))
