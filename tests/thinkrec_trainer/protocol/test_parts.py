@@ -18,7 +18,7 @@ from support.stages import make_spec
 from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_crds.stages import BaseModelRef, CheckpointOptions, KeywordsParameters, StoreOptions
 from thinkrec_inference.engine import digests
-from thinkrec_trainer import fetch
+from thinkrec_trainer import fetch, termination
 from thinkrec_trainer.checkpoint import Checkpoints, open_checkpoints
 from thinkrec_trainer.delivery import deliver
 from thinkrec_trainer.errors import BadInput, Interrupted
@@ -258,6 +258,15 @@ def test_progress_messages_hide_secrets(monkeypatch: pytest.MonkeyPatch) -> None
     stream = io.StringIO()
     ProgressLines(StageKind.DATASET, "0" * 40, stream=stream).update(1, 2, 's3://u:pass"word@host is here')
     assert json.loads(stream.getvalue())["message"] == "s3://u:***@host is here"
+
+
+def test_a_secret_with_line_breaks_does_not_reach_the_termination_message(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The message is one line; the secret must be found before its white space is collapsed."""
+    monkeypatch.setenv("STORE_PASSWORD", "first line\nsecond  part")
+    message = termination.failure(make_spec(KeywordsParameters(), tmp_path), "refused:\n first line\nsecond  part")
+    assert message.error == "refused: ***"
 
 
 def test_trainer_and_engine_share_one_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
