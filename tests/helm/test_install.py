@@ -31,6 +31,8 @@ from thinkrec_crds.group import API_VERSION, FINALIZER
 
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
+TAKE_OVER = ("--take-ownership", "--force-conflicts")
+"""The definitions are in the cluster already, as after `kubectl apply`, perhaps of another version."""
 RESTRICTED = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}}
 
 
@@ -55,8 +57,7 @@ class Release:
 
     def install(self, values: dict[str, Any]) -> str:
         """Install it and wait until its pods are ready."""
-        # The definitions are in the cluster already, as with `kubectl apply -f crds/`: the release takes them over.
-        options = ("--take-ownership", "--wait", "--timeout", "60s")
+        options = (*TAKE_OVER, "--wait", "--timeout", "60s")
         return self.done("install", chart.RELEASE, str(chart.CHART), *options, values=values)
 
     def deployed(self) -> list[Body]:
@@ -235,7 +236,7 @@ class TestTheOperator:
     @pytest.mark.parametrize("everywhere", [False, True], ids=["namespaced", "cluster-wide"])
     def test_its_rights_are_enough(self, release: Release, team: str, tmp_path: Path, everywhere: bool) -> None:
         values: dict[str, Any] = {} if everywhere else {"namespaces": [team]}
-        release.done("install", chart.RELEASE, str(chart.CHART), "--take-ownership", values=values)
+        release.done("install", chart.RELEASE, str(chart.CHART), *TAKE_OVER, values=values)
         token = release.cluster.service_account_token(release.namespace, chart.RELEASE)
         kubeconfig = release.cluster.kubeconfig_of(tmp_path / "operator.yaml", token)
         told = {"THINKREC_NAMESPACES": "" if everywhere else team, "THINKREC_LOG_FORMAT": "json"}
@@ -258,7 +259,7 @@ class TestRights:
     """The API server's own word on the two tables."""
 
     def test_what_it_may_do_and_what_it_may_not(self, release: Release, team: str) -> None:
-        release.done("install", chart.RELEASE, str(chart.CHART), "--take-ownership", values={})
+        release.done("install", chart.RELEASE, str(chart.CHART), *TAKE_OVER, values={})
         denied = [
             (api, res, v) for (api, res), verbs in CONTRACT.items() for v in verbs if not release.may(api, res, v, team)
         ]
@@ -267,7 +268,7 @@ class TestRights:
         assert (denied, allowed) == ([], [])
 
     def test_people(self, release: Release, team: str) -> None:
-        release.done("install", chart.RELEASE, str(chart.CHART), "--take-ownership", values={})
+        release.done("install", chart.RELEASE, str(chart.CHART), *TAKE_OVER, values={})
         for person in ("view", "edit"):
             subject = {"kind": "User", "name": f"{team}-{person}", "apiGroup": "rbac.authorization.k8s.io"}
             role = {"kind": "ClusterRole", "name": person, "apiGroup": "rbac.authorization.k8s.io"}
@@ -306,6 +307,6 @@ def test_the_api_server_accepts_every_object(release: Release, team: str, name: 
     text = path.read_text("utf-8") if name != "default" else "{}"
     for placeholder in ("team-a", "team-b", "team-c"):
         text = text.replace(f"{placeholder}]", f"{team}]").replace(f"{placeholder},", f"{release.namespace},")
-    options = ("--dry-run=server", "--take-ownership")
+    options = ("--dry-run=server", *TAKE_OVER)
     told = release.done("install", chart.RELEASE, str(chart.CHART), *options, values=yaml.safe_load(text))
     assert "kind: Deployment" in told

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from pathlib import Path
 
 import chart as chart_files
 import pytest
@@ -28,8 +29,8 @@ KNOWN = LEAVES | {path.rpartition(".")[0] for path in LEAVES}
 
 
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: str(path.relative_to(chart.ROOT)))
-def test_links_of_the_pages_beside_the_code(path: object) -> None:
-    assert list(markdown.broken_links(path.read_text("utf-8"), path)) == []  # type: ignore[attr-defined]
+def test_links_of_the_pages_beside_the_code(path: Path) -> None:
+    assert list(markdown.broken_links(path.read_text("utf-8"), path)) == []
 
 
 def test_values_that_the_pages_name_exist() -> None:

