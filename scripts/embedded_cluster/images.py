@@ -36,6 +36,7 @@ class Image:
     component: str
     inputs: tuple[str, ...]
     """Files and folders that its Dockerfile copies, relative to the repository."""
+    root: Path = REPOSITORY
 
     @property
     def name(self) -> str:
@@ -46,8 +47,8 @@ class Image:
     def key(self) -> str:
         """Digest of everything that goes into it."""
         digest = hashlib.sha256(f"{SUITE} {_PACKAGES}".encode())
-        for path in sorted(_files([f"{self.component}/Dockerfile", *_COMMON, *self.inputs])):
-            digest.update(f"{path.relative_to(REPOSITORY)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+        for path in sorted(_files(self.root, [f"{self.component}/Dockerfile", *_COMMON, *self.inputs])):
+            digest.update(f"{path.relative_to(self.root)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
         return digest.hexdigest()[:12]
 
     @property
@@ -79,10 +80,10 @@ def _build(image: Image, base: str) -> None:
     with tempfile.TemporaryDirectory(dir=image.archive.parent) as scratch:
         archive = Path(scratch) / "image.tar"
         certificates = ["--volume", f"{_CERTIFICATES}:{_CERTIFICATES}:ro"] if _CERTIFICATES.is_dir() else []
-        file = REPOSITORY / image.component / "Dockerfile"
+        file = image.root / image.component / "Dockerfile"
         _buildah(
             *("build", "--isolation", "chroot", "--layers", "--build-arg", f"BASE={base}", *certificates),
-            *("--file", str(file), "--tag", image.name, str(REPOSITORY)),
+            *("--file", str(file), "--tag", image.name, str(image.root)),
         )
         _buildah("push", "--quiet", image.name, f"docker-archive:{archive}:{image.name}")
         archive.rename(image.archive)
@@ -114,9 +115,9 @@ def _trim(root: Path) -> None:
             path.unlink()
 
 
-def _files(names: Iterable[str]) -> Iterable[Path]:
+def _files(root: Path, names: Iterable[str]) -> Iterable[Path]:
     for name in names:
-        path = REPOSITORY / name
+        path = root / name
         found = path.rglob("*") if path.is_dir() else [path]
         yield from (each for each in found if each.is_file() and "__pycache__" not in each.parts)
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cluster's fixtures, for this folder."""
+"""Fixtures of the node, for this folder; those of the control plane are everyone's."""
 
-from support.kube import control_plane, namespace, node_cluster, node_namespace, node_store
+from support.kube import node_cluster, node_namespace, node_store
 
-__all__ = ["control_plane", "namespace", "node_cluster", "node_namespace", "node_store"]
+__all__ = ["node_cluster", "node_namespace", "node_store"]
