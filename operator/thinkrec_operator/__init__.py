@@ -2,6 +2,7 @@
 """The decision and its drivers: from a ThinkRecModel to Jobs, revisions and a served model.
 
     graph, parameters      pure: spec -> stages with typed parameters, inputs and content keys
+    memo                   pure from outside: what follows from a spec alone, remembered by its content
     observed, plan         what a decision sees, and what it wants: frozen values, no behaviour
     unsupported            pure: spec -> what it asks for in vain
     reconcile              pure: observed -> plan; `work`, `children`, `revisions`, `status`, `report`, `events` are its

@@ -17,6 +17,7 @@ from thinkrec_operator import parameters as read
 from thinkrec_operator import work
 from thinkrec_operator.graph import SERVING_ROLE, Comparator, Stage
 from thinkrec_operator.manifests.quantities import gpus
+from thinkrec_operator.memo import Memo, spec_digest
 from thinkrec_operator.names import artifact_uri, child_name, content_hash, stage_config_map_name
 from thinkrec_operator.observed import ChildRef, Observed, RevisionRecord
 from thinkrec_operator.plan import (
@@ -55,8 +56,8 @@ def owner_of(observed: Observed) -> Owner:
 
 def stage_children(observed: Observed, view: StageView, results: Results, comparator: Comparator | None) -> list[Child]:
     """Return the ConfigMap and the Job of a stage whose inputs are all published."""
-    owner, stage = owner_of(observed), stage_spec(observed.model.spec, view.stage, results, comparator)
-    text = stage.to_json(indent=2) + "\n"
+    owner = owner_of(observed)
+    stage, text = _described(observed.model.spec, view.stage, results, comparator)
     config_map = stage_config_map_name(owner.name, text)
     settings = pod_settings(observed, view.stage.kind)
     spread, backend = layout(observed, view.stage.kind), view.job.backend if view.job else work.backend(observed)
@@ -112,6 +113,21 @@ def layout(observed: Observed, kind: StageKind) -> Layout:
 def _override(observed: Observed, kind: StageKind) -> StageOverride:
     stages = observed.model.spec.training.stages
     return next((item for item in stages if item.name == kind.value), StageOverride(name=kind))
+
+
+_TEXTS: Memo[tuple[StageSpec, str]] = Memo(2048)
+"""Of stages at work, which are described again by every decision."""
+
+
+def _described(spec: ModelSpec, stage: Stage, results: Results, comparator: Comparator | None) -> tuple[StageSpec, str]:
+    """Return what the stage's process is told, and the same as text."""
+    digests = tuple(_digest(item.role, item.key, results, comparator) for item in stage.inputs)
+
+    def make() -> tuple[StageSpec, str]:
+        found = stage_spec(spec, stage, results, comparator)
+        return found, found.to_json(indent=2) + "\n"
+
+    return _TEXTS.get((spec_digest(spec), stage.key, digests), make)
 
 
 def stage_spec(spec: ModelSpec, stage: Stage, results: Results, comparator: Comparator | None) -> StageSpec:
@@ -225,15 +241,23 @@ def serving_children(observed: Observed, target: RevisionRecord) -> list[Child]:
     return found
 
 
+_HASHES: Memo[tuple[str, str]] = Memo(32_768)
+"""Name of the settings and digest of the pods, by what they are made from."""
+
+
 def deployment_child(observed: Observed, target: RevisionRecord) -> DeploymentChild:
     """Return the Deployment of a revision, with the digest of everything that makes its pods what they are."""
     spec, owner = observed.model.spec, owner_of(observed)
     image = spec.serving.image or observed.settings.inference_image
     account = spec.serving.service_account_name or spec.training.service_account_name
-    config_map = child_name(owner.name, "serving", content_hash(serving_settings(spec.serving))[:10])
-    wish = spec.serving.model_dump(mode="json", by_alias=True, exclude=_NOT_IN_PODS, exclude_none=True)
-    base = read.base_model(spec)
-    parts = [wish, target.bundle.digest, base.model_dump(mode="json"), image, config_map, account]
+    base, digest = read.base_model(spec), target.bundle.digest
+
+    def hashes() -> tuple[str, str]:
+        config_map = child_name(owner.name, "serving", content_hash(serving_settings(spec.serving))[:10])
+        wish = spec.serving.model_dump(mode="json", by_alias=True, exclude=_NOT_IN_PODS, exclude_none=True)
+        return config_map, content_hash([wish, digest, base.model_dump(mode="json"), image, config_map, account])
+
+    config_map, spec_hash = _HASHES.get((spec_digest(spec), owner.name, digest, image), hashes)
     return DeploymentChild(
         name=child_name(owner.name, "serving"),
         owner=owner,
@@ -248,7 +272,7 @@ def deployment_child(observed: Observed, target: RevisionRecord) -> DeploymentCh
         service_account_name=account,
         config_map=config_map,
         secrets=_secrets(spec, StageKind.BUNDLE),
-        spec_hash=content_hash(parts),
+        spec_hash=spec_hash,
     )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from thinkrec_crds.group import (
     ANNOTATION_RECONCILE_REQUESTED,
@@ -75,7 +76,7 @@ def _row(observed: Observed, view: StageView) -> StageStatus:
     job, done = view.job, view.result is not None
     progress = job.progress if job is not None and job.active and not done else None
     eta = progress.eta_seconds if progress is not None else None
-    return StageStatus(
+    fields = dict[str, Any](
         name=view.stage.title,
         kind=view.stage.kind.value,
         key=view.stage.key,
@@ -91,6 +92,9 @@ def _row(observed: Observed, view: StageView) -> StageStatus:
         artifact_uri=_uri(observed, view.stage.kind, view.stage.key) if done else None,
         digest=view.result.digest if view.result is not None else None,
     )
+    if known is not None and all(getattr(known, name) == value for name, value in fields.items()):
+        return known  # a steady model makes no new objects
+    return StageStatus(**fields)
 
 
 def _uri(observed: Observed, kind: StageKind, key: str) -> str:

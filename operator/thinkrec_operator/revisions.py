@@ -127,7 +127,7 @@ def _lineage(observed: Observed, graph: Graph, done: dict[str, TerminationMessag
         image=spec.training.image or observed.settings.trainer_image,
         generation=observed.generation,
         seed=spec.training.seed,
-        retrain=getattr(dataset.parameters, "retrain", None) if dataset else None,
+        retrain=dataset.retrain if dataset else None,
         handled_retrain=handled.retrain,
         handled_schedule=handled.scheduled,
         expert_names=tuple(stage.title for stage in graph.stages if stage.kind is StageKind.EXPERT),

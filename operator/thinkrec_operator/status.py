@@ -91,6 +91,10 @@ class _Board:
     def put(self, kind: ConditionType, status: ConditionStatus, reason: str, message: str = "") -> None:
         before = self.previous.get(kind)
         same = before is not None and before.status == status
+        told = (status, reason, message[:_MAX_MESSAGE], self.generation)
+        if before is not None and told == (before.status, before.reason, before.message, before.observed_generation):
+            self.found.append(before)  # a steady model makes no new objects
+            return
         self.found.append(
             Condition(
                 type=kind.value,

@@ -61,7 +61,7 @@ def scheduled_token(observed: Observed) -> str | None:
 
 def finished_work(observed: Observed) -> dict[str, TerminationMessage]:
     """Return key -> published result of everything known to be finished, whoever tells it."""
-    found = {told.key: told for told in _told_by_status(observed)}
+    found: dict[str, TerminationMessage] = {}
     for record in observed.revisions:
         for result in (*record.data.results.values(), record.evaluation.result):
             found[result.key] = result
@@ -69,18 +69,20 @@ def finished_work(observed: Observed) -> dict[str, TerminationMessage]:
     for job in observed.jobs:
         if (published := _published(job)) is not None:
             found[job.key] = published
+    found.update((told.key, told) for told in _told_by_status(observed, found))
     return found
 
 
-def _told_by_status(observed: Observed) -> Iterator[TerminationMessage]:
-    """Yield what status remembers of Jobs that are gone already: a training may outlast the time they are kept.
+def _told_by_status(observed: Observed, known: Results) -> Iterator[TerminationMessage]:
+    """Yield what only status remembers, of Jobs that are gone already: a training may outlast the time they are kept.
 
     An evaluation is asked for again, since status holds only a part of what it measured.
     """
     status = observed.model.status
     rows = () if observed.settings.laptop else (*status.stages, *status.experts)  # there the store itself is looked at
     for row in rows:
-        if row.state in ("Succeeded", "Reused") and row.digest and row.kind is not StageKind.EVALUATE:
+        done = row.state in ("Succeeded", "Reused") and row.kind is not StageKind.EVALUATE
+        if done and row.digest and row.key not in known:
             groups = {"groups": status.expert_count} if row.kind is StageKind.GATE and status.expert_count else {}
             yield TerminationMessage(key=row.key, kind=row.kind, digest=row.digest, uri=row.artifact_uri, counts=groups)
 

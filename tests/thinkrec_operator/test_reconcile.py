@@ -36,6 +36,7 @@ PURE = (
     "schedule",
     "turn",
     "deletion",
+    "memo",
 )
 
 
