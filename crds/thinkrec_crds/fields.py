@@ -187,6 +187,9 @@ _BOUNDED_KEYS: Final[dict[str, Any]] = {
 _QUANTITY = re.compile(r"^\+?[0-9]{1,19}(\.[0-9]{1,9})?(n|u|m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]{1,2})?$")
 
 
+_QUANTITY_REMEDY: Final = 'must be a whole number or a quantity in quotes, such as "500m" or "8Gi"'
+
+
 class _QuantityType:
     """Validates a Kubernetes quantity as one value, so that an error names one path."""
 
@@ -196,15 +199,21 @@ class _QuantityType:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"x-kubernetes-int-or-string": True, "pattern": _QUANTITY.pattern, "maxLength": 64, "minimum": 0}
+        rule = f"type(self) == string ? self.matches(r'{_QUANTITY.pattern}') : self >= 0"
+        return {
+            "x-kubernetes-int-or-string": True,
+            "pattern": _QUANTITY.pattern,
+            "maxLength": 64,
+            "minimum": 0,
+            "x-kubernetes-validations": [{"rule": rule, "message": _QUANTITY_REMEDY}],
+        }
 
     @staticmethod
     def _check(value: Any) -> Any:
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
         if whole or (isinstance(value, str) and _QUANTITY.fullmatch(value)):
             return value
-        sentence = 'must be a whole number or a quantity in quotes, such as "500m" or "8Gi"'
-        raise PydanticCustomError(QUANTITY_ERROR, "{sentence}", {"sentence": sentence})
+        raise PydanticCustomError(QUANTITY_ERROR, "{sentence}", {"sentence": _QUANTITY_REMEDY})
 
 
 IntOrQuantity = Annotated[int | str, _QuantityType]

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from thinkrec_crds.fields import INT32_MAX, Flag, Int32, LabelMap, LabelName, ResourceName
+from thinkrec_crds.fields import INT32_MAX, Flag, Int32, LabelName, ResourceName
 from thinkrec_crds.group import API_VERSION
 from thinkrec_crds.model_status import ModelStatus
 from thinkrec_crds.rules import ApiType, Rule
@@ -28,7 +28,7 @@ class ObjectMeta(ApiType):
     uid: Annotated[str, Field(max_length=128)] = ""
     generation: int = 0
     resource_version: Annotated[str, Field(max_length=128)] = ""
-    labels: LabelMap | None = None
+    labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
     finalizers: tuple[str, ...] = ()
     creation_timestamp: datetime | None = None

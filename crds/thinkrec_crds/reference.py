@@ -159,6 +159,8 @@ def _sentences(row: Row) -> Iterator[str]:
     path = f"{row.path}[]" if "items" in node else row.path
     for holder in (node, node.get("items", {})):
         for rule in holder.get("x-kubernetes-validations", ()):
+            if rule["message"] in PATTERN_REMEDIES.values():
+                continue  # stands beside the field
             update = " (on an update)" if "oldSelf" in rule["rule"] else ""
             yield f"{code(path)}{update}: {rule['message']}." if path else f"{rule['message']}."
 

@@ -11,6 +11,7 @@ import yaml
 
 from thinkrec_crds import group
 from thinkrec_crds.experiment import ThinkRecExperiment
+from thinkrec_crds.fields import PATTERN_REMEDIES
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_crds.rules import ApiType
 
@@ -25,6 +26,7 @@ Schema = dict[str, Any]
 
 _INT32_MAX: Final = 2**31 - 1
 _DROPPED_KEYS: Final = frozenset({"title", "propertyNames", "$defs"})
+_RULES: Final = "x-kubernetes-validations"
 _OPEN: Final = "additionalProperties"
 """A structural schema has either named properties or this, never both."""
 
@@ -135,7 +137,7 @@ def structural_schema(type_: type[ApiType]) -> Schema:
     properties["apiVersion"] = {"type": "string", "description": "Version of this schema."}
     properties["kind"] = {"type": "string", "description": "Kind of this object."}
     properties["metadata"] = {"type": "object"}
-    status = _without_defaults(properties["status"])
+    status = _observed(properties["status"])
     properties["status"] = status | {"default": {"observedGeneration": group.SCHEMA_ONLY_STATUS_GENERATION}}
     schema["required"] = ["spec"]
     return schema
@@ -179,6 +181,9 @@ def _translate(body: Schema) -> None:
         body["enum"] = [body.pop("const")]
     if body.get("type") == "integer":
         body["format"] = "int64" if body.get("maximum", 0) > _INT32_MAX else "int32"
+    if remedy := PATTERN_REMEDIES.get(body.get("pattern", "")):
+        # For a pattern alone the apiserver shows the regular expression, which says nothing to who wrote the manifest.
+        body[_RULES] = [{"rule": f"self.matches(r'{body['pattern']}')", "message": remedy}]
     if "default" in body:
         default = _without_nulls(body.pop("default"))
         if default is not None:
@@ -193,13 +198,13 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
-def _without_defaults(node: Schema) -> Schema:
-    """Return a status schema without defaults: only the operator says what it observed."""
-    body = {key: value for key, value in node.items() if key != "default"}
+def _observed(node: Schema) -> Schema:
+    """Return a status schema: without defaults, for only the operator says what it observed, and without sentences."""
+    body = {key: value for key, value in node.items() if key not in ("default", _RULES)}
     if "items" in body:
-        body["items"] = _without_defaults(body["items"])
+        body["items"] = _observed(body["items"])
     if "properties" in body:
-        body["properties"] = {name: _without_defaults(child) for name, child in body["properties"].items()}
+        body["properties"] = {name: _observed(child) for name, child in body["properties"].items()}
     return body
 
 

@@ -105,7 +105,7 @@ def test_every_rule_is_a_sentence(kind: Kind) -> None:
     nodes = [("", structural_schema(kind.type)), *everything(kind)]
     messages = [rule["message"] for _, node in nodes for rule in node.get("x-kubernetes-validations", [])]
     assert messages
-    assert [message for message in messages if f"{message}.\n" not in text] == []
+    assert [message for message in messages if f"{message}." not in text] == []
 
 
 @EVERY_KIND
