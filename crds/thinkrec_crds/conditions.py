@@ -120,6 +120,12 @@ class Reason(StrEnum):
         "The cluster does not know the kind that `spec.training.backend` asks for.",
         "Install JobSet or Kubeflow Trainer, or set `spec.training.backend` to Job.",
     )
+    CHILD_REFUSED = (
+        "ChildRefused",
+        "The apiserver refuses an object that the operator must create.",
+        "Read the message: a field of `podTemplate`, a quota, an admission policy, or a right that the operator lacks."
+        " It is tried again when the spec changes, and at every resync.",
+    )
     REVISION_NOT_FOUND = (
         "RevisionNotFound",
         "The pinned revision does not exist.",
@@ -255,6 +261,7 @@ _USER_REASONS: Final = (
     _R.CREDENTIALS_INVALID,
     _R.SECRET_NOT_FOUND,
     _R.BACKEND_NOT_INSTALLED,
+    _R.CHILD_REFUSED,
     _R.REVISION_NOT_FOUND,
     _R.LOCAL_URI_NOT_SUPPORTED,
 )

@@ -16,7 +16,7 @@ from thinkrec_operator import report, revisions, status, work
 from thinkrec_operator.deletion import farewell, wanted_finalizer
 from thinkrec_operator.events import events_between
 from thinkrec_operator.graph import SERVING_ROLE, Graph
-from thinkrec_operator.observed import Observed, RevisionRecord
+from thinkrec_operator.observed import Observed, Refusal, RevisionRecord
 from thinkrec_operator.plan import Child, ChildKind, ConfigMapChild, Deletion, DeploymentChild, Event, Plan
 from thinkrec_operator.revisions import Choice
 from thinkrec_operator.status import Facts, Failure
@@ -118,6 +118,8 @@ def _failure(
     if missing is not None:
         reason = Reason.BACKEND_NOT_INSTALLED
         return Failure(reason.value, f"{missing.message} {reason.remedy}", missing.stage.kind, reason.value)
+    if observed.refusals:
+        return _refused(observed.refusals[0])
     failed = next((view for view in views if view.state == "Failed"), None)
     if failed is not None:
         return _stage_failure(failed)
@@ -130,6 +132,12 @@ def _failure(
     if gates is not None and not gates.passed:
         return Failure(Reason.GATE_FAILED.value, f"{gates.message}. {Reason.GATE_FAILED.meaning}")
     return _serving_failure(observed, choice.target)
+
+
+def _refused(refusal: Refusal) -> Failure:
+    reason = Reason.CHILD_REFUSED
+    said = f"{refusal.kind} {refusal.name} was refused ({refusal.reason or 'no reason'}): {refusal.message}"
+    return Failure(reason.value, f"{said}. {reason.remedy}")
 
 
 def _cannot_start(views: tuple[StageView, ...]) -> Failure | None:

@@ -6,13 +6,18 @@ For tests that start it hundreds of times. It is a process of its own, so SIGKIL
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+SKEW = "TEST_CLOCK_SKEW_SECONDS"
+"""Environment variable: how far the operator's clock is ahead."""
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["thinkrec_operator.cluster.main", "support.forked_operator"])
@@ -56,6 +61,17 @@ def _main(environment: Mapping[str, str], log: str) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    if SKEW in environment:
+        sys.exit(asyncio.run(_skewed(float(environment[SKEW]))))
     from thinkrec_operator.cluster.main import main
 
     sys.exit(main([]))
+
+
+async def _skewed(seconds: float) -> None:
+    """Run the operator on a machine whose clock is wrong."""
+    from thinkrec_operator.cluster.config import from_environment
+    from thinkrec_operator.cluster.runtime import Operator
+
+    skew = timedelta(seconds=seconds)
+    await Operator(from_environment(os.environ), clock=lambda: datetime.now(UTC) + skew).run()

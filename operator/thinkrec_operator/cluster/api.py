@@ -3,7 +3,7 @@
 
 The generated client's transport is used (TLS, proxies, token renewal), its generated types are not: what is written
 are rendered manifests, what comes back goes to `records` at once. Discovery of the dynamic client is left out too: it
-keeps a cache file under a name that can be guessed, and the kinds here are known (docs/adr/0010).
+keeps a cache file under a name that can be guessed, and the kinds here are known (docs/adr/0007).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import aiohttp
-from kubernetes.aio.client import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 
 from thinkrec_crds import group
+from thinkrec_operator.cluster.credentials import Credentials
 from thinkrec_operator.cluster.errors import ApiError, from_response
 from thinkrec_operator.cluster.metrics import Metrics
 from thinkrec_operator.cluster.resources import Resource
@@ -44,10 +44,11 @@ class Page:
 class Api:
     """The apiserver."""
 
-    def __init__(self, configuration: Configuration, metrics: Metrics) -> None:
+    def __init__(self, credentials: Credentials, metrics: Metrics, *, connections: int = 8) -> None:
         """Open no connection yet."""
-        self._configuration = configuration
-        self._rest = RESTClientObject(configuration)
+        self._credentials = credentials
+        credentials.configuration.connection_pool_maxsize = connections
+        self._rest = RESTClientObject(credentials.configuration)
         self._metrics = metrics
 
     async def close(self) -> None:
@@ -154,10 +155,10 @@ class Api:
         content_type: str = "application/json",
     ) -> bytes:
         given = {name: value for name, value in (query or {}).items() if value}
-        url = f"{self._configuration.host}{path}" + (f"?{urlencode(given)}" if given else "")
+        url = f"{self._credentials.configuration.host}{path}" + (f"?{urlencode(given)}" if given else "")
         headers = {"Accept": "application/json", "Content-Type": content_type}
-        if token := await self._configuration.get_api_key_with_prefix("BearerToken"):
-            headers["Authorization"] = token
+        if token := await self._credentials.token():
+            headers["Authorization"] = f"Bearer {token}"
         code = 0
         try:
             response = await self._rest.request(  # type: ignore[no-untyped-call]

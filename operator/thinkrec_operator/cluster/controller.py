@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from thinkrec_operator.cluster import resources
 from thinkrec_operator.cluster.api import Api
@@ -42,7 +42,7 @@ class Parts:
     settings: Settings
     kinds: Callable[[], frozenset[str]]
     """Optional kinds that the cluster knows."""
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    clock: Callable[[], datetime]
 
 
 class Controller:

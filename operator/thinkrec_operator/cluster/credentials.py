@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the operator proves who it is: the pod's ServiceAccount, else a kubeconfig. Tokens are read again in time.
+"""How the operator proves who it is: the pod's ServiceAccount, else a kubeconfig.
 
-The ServiceAccount's token is replaced on disk about once an hour; both users of it (Kopf's watches and our own calls)
-read the file again before it expires, so that no call is ever refused for an old one.
+The kubelet replaces the ServiceAccount's token on disk about once an hour. Both users of it (Kopf's watches and our own
+calls) look at the file whenever they need it, so a token is never used after it was replaced.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from __future__ import annotations
 import datetime
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import kopf
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import Configuration
 
-TOKEN_PERIOD = datetime.timedelta(minutes=5)
-"""How long a token that was read is used; the kubelet replaces it long before it expires."""
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+RENEWED_SECONDS = 300
+"""How long Kopf uses a token before it asks again; far less than any token lives."""
 _BEARER = "bearer "
 
 
@@ -25,44 +27,68 @@ class CredentialsMissing(RuntimeError):  # noqa: N818 (the caller reads `except 
     """There is neither a ServiceAccount nor a kubeconfig."""
 
 
-async def load(environment: Mapping[str, str] = os.environ) -> Configuration:
-    """Return the client configuration of this process; raise CredentialsMissing saying what was looked for."""
+@dataclass(slots=True)
+class Credentials:
+    """Where the apiserver is and how to be let in."""
+
+    configuration: Configuration
+    token_file: Path | None = None
+    """Holds the newest token; None where the kubeconfig has it."""
+    _token: str | None = field(default=None, init=False)
+    _read: int = field(default=-1, init=False)
+
+    async def token(self) -> str | None:
+        """Return the bearer token as of now, or None where a certificate is used."""
+        if self.token_file is None:
+            given = await self.configuration.get_api_key_with_prefix("BearerToken")
+            return given[len(_BEARER) :] if given and given.lower().startswith(_BEARER) else given
+        written = self.token_file.stat().st_mtime_ns
+        if written != self._read:
+            self._token, self._read = self.token_file.read_text().strip(), written
+        return self._token
+
+    async def for_kopf(self) -> kopf.ConnectionInfo:
+        """Return the same in Kopf's words; Kopf asks again when it expires, and after a 401."""
+        token, now = await self.token(), datetime.datetime.now(datetime.UTC)
+        return kopf.ConnectionInfo(
+            server=self.configuration.host,
+            ca_path=self.configuration.ssl_ca_cert,
+            insecure=None if self.configuration.verify_ssl else True,
+            scheme="Bearer" if token else None,
+            token=token,
+            certificate_path=self.configuration.cert_file,
+            private_key_path=self.configuration.key_file,
+            expiration=now + datetime.timedelta(seconds=RENEWED_SECONDS) if token else None,
+        )
+
+
+async def load(environment: Mapping[str, str] = os.environ, *, account: Path = ACCOUNT) -> Credentials:
+    """Return the credentials of this process; raise CredentialsMissing saying what was looked for."""
     configuration = Configuration()
+    configuration.retries = None  # what may be repeated is decided by the queue, which looks again before it does
+    host = environment.get("KUBERNETES_SERVICE_HOST")
+    if host:
+        return _in_cluster(configuration, host, environment.get("KUBERNETES_SERVICE_PORT") or "443", account)
     try:
-        if environment.get("KUBERNETES_SERVICE_HOST"):
-            kube_config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
-        else:
-            await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
-                config_file=environment.get("KUBECONFIG"), client_configuration=configuration, persist_config=False
-            )
-    except kube_config.ConfigException as error:
+        await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
+            config_file=environment.get("KUBECONFIG"), client_configuration=configuration, persist_config=False
+        )
+    except (kube_config.ConfigException, OSError) as error:
         raise CredentialsMissing(
             f"no credentials for a cluster: {error}. Inside a pod, mount the ServiceAccount's token; "
             "elsewhere set KUBECONFIG to a kubeconfig file."
         ) from error
-    configuration.retries = None  # what may be repeated is decided by the queue, which re-reads before it does
-    return configuration
+    return Credentials(configuration)
 
 
-async def connection(configuration: Configuration) -> kopf.ConnectionInfo:
-    """Return the same credentials in Kopf's words; Kopf asks again when they expire."""
-    token = await configuration.get_api_key_with_prefix("BearerToken")
-    expires = datetime.datetime.now(datetime.UTC) + TOKEN_PERIOD if token else None
-    return kopf.ConnectionInfo(
-        server=configuration.host,
-        ca_path=configuration.ssl_ca_cert,
-        insecure=None if configuration.verify_ssl else True,
-        scheme="Bearer" if token else None,
-        token=token[len(_BEARER) :] if token and token.lower().startswith(_BEARER) else token,
-        certificate_path=configuration.cert_file,
-        private_key_path=configuration.key_file,
-        expiration=expires,
-    )
-
-
-def own_namespace(path: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")) -> str | None:
-    """Return the namespace this pod runs in, or None outside a cluster."""
-    try:
-        return path.read_text().strip() or None
-    except OSError:
-        return None
+def _in_cluster(configuration: Configuration, host: str, port: str, account: Path) -> Credentials:
+    token, authority = account / "token", account / "ca.crt"
+    missing = [str(path) for path in (token, authority) if not path.is_file()]
+    if missing:
+        raise CredentialsMissing(
+            f"{' and '.join(missing)} not found although KUBERNETES_SERVICE_HOST is set; "
+            "set `automountServiceAccountToken: true` for the operator's pod"
+        )
+    configuration.host = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    configuration.ssl_ca_cert = str(authority)
+    return Credentials(configuration, token)

@@ -9,7 +9,7 @@
 | Workload (Kueue)      | where installed                          | the model whose Job it queues is                |
 
 `on.event` is the only kind of handler: it writes nothing to the objects it sees, adds no finalizer and repeats nothing
-by itself (docs/adr/0010).
+by itself (docs/adr/0007).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import kopf
-from kubernetes.aio.client import Configuration
 
-from thinkrec_operator.cluster import credentials, resources
+from thinkrec_operator.cluster import resources
+from thinkrec_operator.cluster.credentials import Credentials
 from thinkrec_operator.cluster.echo import Echo
 from thinkrec_operator.cluster.resources import OURS, Resource
 from thinkrec_operator.cluster.view import View
@@ -45,7 +45,7 @@ class Sink:
             self.queue.add(key)
 
 
-def build(sink: Sink, configuration: Configuration, kinds: frozenset[str]) -> kopf.OperatorRegistry:
+def build(sink: Sink, credentials: Credentials, kinds: frozenset[str]) -> kopf.OperatorRegistry:
     """Return the registry with every handler; `kinds` are the optional kinds that are installed."""
     registry = kopf.OperatorRegistry()
     optional = tuple(resource for resource in resources.OPTIONAL if resource.kind in kinds)
@@ -57,7 +57,7 @@ def build(sink: Sink, configuration: Configuration, kinds: frozenset[str]) -> ko
     @kopf.on.login(registry=registry, backoff=5.0)
     async def login(**_: object) -> kopf.ConnectionInfo:
         """Give Kopf our own credentials, with a time after which it asks again."""
-        return await credentials.connection(configuration)
+        return await credentials.for_kopf()
 
     @kopf.on.startup(registry=registry)
     async def configure(settings: kopf.OperatorSettings, **_: object) -> None:

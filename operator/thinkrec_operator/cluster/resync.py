@@ -2,7 +2,7 @@
 """Our own LIST of everything: the barrier at the start, and later what finds deletions that a watch missed.
 
 Kopf lists and resumes watches by itself, but reports no deletion that happened while a watch was broken
-(references: docs/adr/0010). A whole list knows what is no longer there.
+(references: docs/adr/0007). A whole list knows what is no longer there.
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
 
 import kopf
 
@@ -36,9 +38,10 @@ _log = logging.getLogger(__name__)
 class Operator:
     """Everything one process needs, wired together."""
 
-    def __init__(self, config: OperatorConfig) -> None:
+    def __init__(self, config: OperatorConfig, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         """Prepare; nothing is contacted before `run`."""
         self._config = config
+        self._clock = clock
         self._metrics = Metrics()
         self._view = View()
         self._queue = WorkQueue()
@@ -50,9 +53,8 @@ class Operator:
     async def run(self) -> None:
         """Work until SIGTERM; raise what ended a watch, so that the process ends and Kubernetes starts it again."""
         config = self._config
-        configuration = await credentials.load()
-        configuration.connection_pool_maxsize = config.workers * 2
-        api = Api(configuration, self._metrics)
+        proof = await credentials.load()
+        api = Api(proof, self._metrics, connections=config.workers * 2)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(api.close)
             await stack.enter_async_context(
@@ -65,7 +67,7 @@ class Operator:
             tasks.append(asyncio.create_task(self._resync_for_ever(resync), name="resync"))
             tasks.append(asyncio.create_task(measure_lag(self._metrics), name="lag"))
             self._health.ready = True
-            registry = handlers.build(handlers.Sink(self._view, self._queue, self._echo), configuration, resync.kinds)
+            registry = handlers.build(handlers.Sink(self._view, self._queue, self._echo), proof, resync.kinds)
             try:
                 await self._watch(registry, tasks)
             finally:
@@ -83,6 +85,7 @@ class Operator:
             metrics=self._metrics,
             settings=config.settings,
             kinds=lambda: resync.kinds,
+            clock=self._clock,
         )
 
     async def _first_list(self, resync: Resync) -> None:
