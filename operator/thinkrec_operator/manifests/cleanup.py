@@ -39,7 +39,7 @@ def _pod(child: CleanupChild) -> Manifest:
         "automountServiceAccountToken": settings.service_account_name is not None,
         "securityContext": common.pod_security(),
         "containers": [_container(child)],
-        "volumes": [{"name": "stage", "configMap": {"name": child.config_map}}, {"name": "scratch", "emptyDir": {}}],
+        "volumes": [{"name": "stage", "configMap": {"name": child.config_map}}, pods.SCRATCH_VOLUME],
         "serviceAccountName": settings.service_account_name,
         "priorityClassName": settings.priority_class_name,
         "nodeSelector": dict(settings.node_selector),
@@ -60,6 +60,6 @@ def _container(child: CleanupChild) -> Manifest:
             "securityContext": common.container_security(),
             "terminationMessagePath": pods.TERMINATION_PATH,
             "terminationMessagePolicy": "File",
-            "volumeMounts": pods.mounts(),
+            "volumeMounts": pods.OWN_MOUNTS,
         }
     )

@@ -82,16 +82,24 @@ def _pod(child: JobChild, master: str) -> Manifest:
 
 
 def volumes(child: JobChild) -> list[Manifest]:
-    """Return the stage's own ConfigMap, and room to write."""
-    return [{"name": "stage", "configMap": {"name": child.config_map}}, {"name": "scratch", "emptyDir": {}}]
+    """Return the stage's own ConfigMap, room to write, and shared memory for processes that exchange gradients."""
+    found: list[Manifest] = [{"name": "stage", "configMap": {"name": child.config_map}}, SCRATCH_VOLUME]
+    if child.layout.processes > 1:  # the usual 64 MiB are too little for NCCL
+        found.append({"name": "shm", "emptyDir": {"medium": "Memory"}})
+    return found
 
 
-def mounts() -> list[Manifest]:
+def mounts(child: JobChild) -> list[Manifest]:
     """Return where the stage's process finds them."""
-    return [
-        {"name": "stage", "mountPath": STAGE_FOLDER, "readOnly": True},
-        {"name": "scratch", "mountPath": "/scratch"},
-    ]
+    shm = {"name": "shm", "mountPath": "/dev/shm"}  # noqa: S108 - an emptyDir
+    return [*OWN_MOUNTS, *([shm] if child.layout.processes > 1 else [])]
+
+
+SCRATCH_VOLUME: Manifest = {"name": "scratch", "emptyDir": {}}
+OWN_MOUNTS: list[Manifest] = [
+    {"name": "stage", "mountPath": STAGE_FOLDER, "readOnly": True},
+    {"name": "scratch", "mountPath": "/scratch"},
+]
 
 
 def _container(child: JobChild, master: str) -> Manifest:
@@ -108,7 +116,7 @@ def _container(child: JobChild, master: str) -> Manifest:
             "securityContext": common.container_security(),
             "terminationMessagePath": TERMINATION_PATH,
             "terminationMessagePolicy": "File",
-            "volumeMounts": mounts(),
+            "volumeMounts": mounts(child),
         }
     )
 

@@ -62,7 +62,11 @@ def _patch(child: JobChild) -> Manifest:
         "securityContext": common.pod_security(),
         "volumes": pods.volumes(child),
         "containers": [
-            {"name": pods.CONTAINER, "volumeMounts": pods.mounts(), "securityContext": common.container_security()},
+            {
+                "name": pods.CONTAINER,
+                "volumeMounts": pods.mounts(child),
+                "securityContext": common.container_security(),
+            },
         ],
     }
     template = common.overlaid(
