@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -38,7 +38,16 @@ EDITS: list[dict[str, Any]] = [
     {"evaluation": {"gates": []}},
     {"training": {"backoffLimit": 1}},
     {"serving": {"limits": {"maxCandidates": 20}}},
-    {"serving": {"replicas": 2}},
+    {"serving": {"replicas": 2, "autoscaling": None}},
+    {"serving": {"replicas": 1, "autoscaling": None}},
+    {"serving": {"replicas": None, "autoscaling": {"minReplicas": 2, "maxReplicas": 3}}},
+    {"training": {"nodes": 2, "parallelism": 4}},
+    {"training": {"nodes": 1, "parallelism": 1}},
+    {"training": {"backend": "JobSet"}},
+    {"training": {"backend": "Job"}},
+    {"artifacts": {"deletionPolicy": "Delete"}},
+    {"artifacts": {"deletionPolicy": "Retain"}},
+    {"schedule": {"cron": "@yearly"}},
 ]
 CALM = {"suspend": False, "evaluation": {"gates": []}}
 """What every run ends with, so that there is an end."""
@@ -59,6 +68,9 @@ def outcome(world: World) -> dict[str, Any]:
         "metrics": status.metrics,
         "active": world.active,
         "config_maps": world.config_maps,
+        "others": world.others,
+        "finalizer": world.finalizer,
+        "next_run": status.next_schedule_time,
     }
 
 
@@ -67,7 +79,11 @@ class Interleavings(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
+        self.world = World(kinds=frozenset({"JobSet"}))
+
+    @rule()
+    def the_other_backend_comes_or_goes(self) -> None:
+        self.world.kinds = frozenset() if self.world.kinds else frozenset({"JobSet"})
 
     @rule()
     def decide(self) -> None:
@@ -144,11 +160,12 @@ class Interleavings(RuleBasedStateMachine):
         """Let the storm pass: the end must be that of a straight run of the same spec."""
         world = self.world
         world.edit(CALM)
+        world.kinds = frozenset({"JobSet"})
         for job in [job for job in world.jobs.values() if job.state is JobState.FAILED]:
             world.jobs.pop(job.name)  # as a person who wants another try
         world.run()
         world.step()
-        straight = World(spec=world.spec, generation=world.generation)
+        straight = World(spec=world.spec, generation=world.generation, kinds=world.kinds)
         straight.run()
         straight.step()
         assert outcome(world) == outcome(straight)
@@ -165,6 +182,41 @@ Interleavings.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestInterleavings = Interleavings.TestCase
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(["Forbid", "Replace"]),
+    st.lists(st.tuples(st.sampled_from(["hour", "step", "killed", "succeed", "fail", "lost"]), st.integers(0, 5))),
+)
+def test_a_schedule_runs_each_key_once_and_ends_in_service(policy: str, story: list[tuple[str, int]]) -> None:
+    world = World()
+    world.edit({"schedule": {"cron": "0 * * * *", "concurrencyPolicy": policy}})
+    world.run()
+    world.step()
+    newest = world.now.replace(year=2000)
+    for action, number in story:
+        names = world.active
+        if action == "hour":
+            world.now += timedelta(minutes=60 * number)
+        elif action in ("step", "killed"):
+            world.step(writes=number if action == "killed" else None)
+        elif action == "lost":
+            world.status = ModelStatus()
+        elif names and action == "succeed":
+            world.succeed(names[number % len(names)])
+        elif names:
+            world.fail(names[number % len(names)])
+        last = world.status.last_schedule_time
+        assert last is None or last >= newest or action == "lost"
+        newest = last or newest
+    for name in [job.name for job in world.jobs.values() if job.state is JobState.FAILED]:
+        world.jobs.pop(name)
+    for _ in range(3):
+        world.run()
+    assert world.status.is_true("Ready")
+    assert world.active == []
+    assert world.step().jobs == ()
 
 
 def test_a_driver_killed_at_any_single_write_ends_in_the_same_place() -> None:
