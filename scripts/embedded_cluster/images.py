@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,8 @@ SUITE = "bookworm"
 MIRROR = "http://deb.debian.org/debian"
 _PACKAGES = ("python3", "python3-pip", "python-is-python3", "ca-certificates")
 """What the Dockerfiles ask of their base: `python`, pip, certificates."""
+_TRIMMED = 1
+"""Raised when `_trim` does something else; a part of the base image's tag."""
 _CERTIFICATES = Path("/etc/ssl/certs")
 _COMMON = ("pyproject.toml", "uv.lock", "README.md", "LICENSE", ".dockerignore")
 
@@ -87,11 +90,25 @@ def _build(image: Image, base: str) -> None:
         )
         _buildah("push", "--quiet", image.name, f"docker-archive:{archive}:{image.name}")
         archive.rename(image.archive)
+    _forget_older(image)
+
+
+def _forget_older(image: Image) -> None:
+    """Remove earlier states of an image; layers that the new one shares with them stay."""
+    for path in image.archive.parent.glob(f"{image.component}-*.tar"):
+        if path != image.archive:
+            path.unlink()
+    repository = image.name.partition(":")[0]
+    names = _buildah("images", "--format", "{{.Name}}:{{.Tag}}").split()
+    for name in names:
+        if name.partition(":")[0] == repository and name != image.name:
+            _buildah("rmi", name)
 
 
 def _bootstrapped() -> str:
     """Return the name of the base image, bootstrapping it where it is not there yet."""
-    name = f"thinkrec.local/base:{SUITE}-{hashlib.sha256(' '.join(_PACKAGES).encode()).hexdigest()[:8]}"
+    content = f"{_TRIMMED} {' '.join(_PACKAGES)}"
+    name = f"thinkrec.local/base:{SUITE}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
     if name in _buildah("images", "--format", "{{.Name}}:{{.Tag}}").split():
         return name
     _say(f"Bootstrapping Debian {SUITE} as the images' base (about a minute, once)")
@@ -107,12 +124,13 @@ def _bootstrapped() -> str:
 
 
 def _trim(root: Path) -> None:
-    """Let pip install into the system, as Python's own images do, and drop what apt needs only while it works."""
-    for path in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
-        path.unlink()
-    for path in [*root.glob("var/cache/apt/archives/*.deb"), *root.glob("var/lib/apt/lists/*")]:
-        if path.is_file():
-            path.unlink()
+    """Let pip install into the system, as Python's own images do, and drop what no image needs."""
+    for pattern in ("usr/lib/python3*/EXTERNALLY-MANAGED", "var/cache/apt/archives/*.deb", "var/lib/apt/lists/*"):
+        for path in root.glob(pattern):
+            if path.is_file():
+                path.unlink()
+    for folder in ("usr/share/locale", "usr/share/man", "usr/share/doc"):
+        shutil.rmtree(root / folder, ignore_errors=True)
 
 
 def _files(root: Path, names: Iterable[str]) -> Iterable[Path]:
