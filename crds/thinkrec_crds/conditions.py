@@ -317,6 +317,7 @@ MODEL_CONDITIONS: Final[Mapping[ConditionType, tuple[Reason, ...]]] = MappingPro
             _R.DEADLINE_EXCEEDED,
             *_POD_REASONS,
             *_USER_REASONS,
+            _R.UPLOAD_FAILED,
         ),
         ConditionType.ARTIFACTS_STORED: (_R.PENDING, _R.SUCCEEDED, _R.UPLOAD_FAILED),
         ConditionType.EVALUATED: (_R.PENDING, _R.GATES_PASSED, _R.GATE_FAILED, _R.EVALUATION_FAILED),

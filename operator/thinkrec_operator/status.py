@@ -229,7 +229,8 @@ def _reconciling_or_stalled(board: _Board, facts: Facts) -> None:
 
 def _dataset_ready(board: _Board, facts: Facts) -> None:
     kind = ConditionType.DATASET_READY
-    failed = next((v for v in facts.views if v.stage.kind is StageKind.DATASET and v.state == "Failed"), None)
+    stages = [view for view in facts.views if view.stage.kind is StageKind.DATASET]
+    failed = next((v for v in stages if v.state == "Failed" or v.reason in MODEL_CONDITIONS[kind]), None)
     if facts.result_of(StageKind.DATASET):
         board.put(kind, "True", Reason.SUCCEEDED.value, "The data was read, checked and split.")
     elif failed is not None:
@@ -282,6 +283,9 @@ def _is_troubled(view: StageView) -> bool:
 def _artifacts_stored(board: _Board, facts: Facts) -> None:
     if facts.result_of(StageKind.BUNDLE):
         board.put(ConditionType.ARTIFACTS_STORED, "True", Reason.SUCCEEDED.value, "The bundle is in the store.")
+    elif (failed := next((v for v in facts.views if v.reason == Reason.UPLOAD_FAILED), None)) is not None:
+        told = f"{failed.stage.title}: {failed.message}"
+        board.put(ConditionType.ARTIFACTS_STORED, "False", Reason.UPLOAD_FAILED.value, told)
     else:
         board.put(ConditionType.ARTIFACTS_STORED, "Unknown", Reason.PENDING.value, "No bundle yet for this spec.")
 

@@ -824,6 +824,21 @@ class TestPods:
         assert condition(world, "ServingReady") == ("False", "ImagePullError")
         assert reasons(world) == ["ImagePullError"]
 
+    def test_a_missing_secret_of_the_data_is_told_of_the_data(self) -> None:
+        world = World()
+        name = run_until(world, "dataset")
+        world.jobs[name] = replace(world.jobs[name], reason="SecretNotFound", message="secret lake not found")
+        world.step()
+        assert condition(world, "DatasetReady") == ("False", "SecretNotFound")
+
+    def test_what_could_not_be_written_is_told_of_the_artifacts(self) -> None:
+        world = World()
+        name = run_until(world, "bundle")
+        world.fail(name, reason=Reason.UPLOAD_FAILED, error="the bucket is full")
+        world.step()
+        assert condition(world, "ArtifactsStored") == ("False", "UploadFailed")
+        assert condition(world, "Stalled")[0] == "True"
+
     def test_before_there_is_a_server_nothing_is_said_to_start(self) -> None:
         world = World()
         run_until(world, "evaluate")
