@@ -81,7 +81,13 @@ class ExperimentSpec(ApiType):
         min_length=2, max_length=8, description="The contenders, control among them."
     )
     control_variant_name: LabelName = Field(description="Name of the variant that the others are compared with.")
-    offline: Offline | None = Field(default=None, description="Comparison on the same test rows, before any traffic.")
+    offline: Offline | None = Field(
+        default=None,
+        description="Comparison on the same test rows, before any traffic.",
+        # Were its members merged one by one, a second server-side apply of `offline: {}` would take it for removed:
+        # the apiserver trips over the empty list that it filled in for `gates`.
+        json_schema_extra={"x-kubernetes-map-type": "atomic"},
+    )
     traffic: Traffic | None = Field(default=None, description="Comparison on real users.")
     analysis: Analysis | None = Field(default=None, description="How the verdict on real users is reached.")
     promotion_policy: PromotionPolicy = Field(
