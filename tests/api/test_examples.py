@@ -18,7 +18,10 @@ from thinkrec_crds.model import ThinkRecModel
 from thinkrec_crds.validation import load_documents
 
 EXAMPLES_FOLDER = Path(__file__).resolve().parents[2] / "examples"
-TYPES = {group.MODEL_KIND: ThinkRecModel, group.EXPERIMENT_KIND: ThinkRecExperiment}
+TYPES: dict[str, type[ThinkRecModel] | type[ThinkRecExperiment]] = {
+    group.MODEL_KIND: ThinkRecModel,
+    group.EXPERIMENT_KIND: ThinkRecExperiment,
+}
 
 
 def examples() -> list[Any]:

@@ -115,7 +115,7 @@ def test_without_strict_validation_an_unknown_field_is_pruned_with_a_warning(con
 
 ONLINE: Final = edited(MINIMAL_EXPERIMENT, {"spec/traffic": AB_TEST, "spec/analysis": ANALYSIS})
 _KEYS = ("spec/training/nodeSelector", "spec/training/resources/limits", "spec/serving/resources/requests")
-MODEL_EDGES: Final = [
+MODEL_EDGES: Final[list[tuple[str, Any]]] = [
     *((path, {key: "1"}) for path in _KEYS for key in ("", "k" * 256, "k" * 257)),
     *(("spec/training/nodeSelector", {f"k{index}": "v" for index in range(count)}) for count in (32, 33)),
     *(("spec/training/resources/limits", {f"k{index}": 1 for index in range(count)}) for count in (16, 17)),
@@ -185,7 +185,7 @@ MODEL_EDGES: Final = [
     *((f"spec/{name}", {}) for name in ("experts", "serving", "dataset", "teacher")),
     *(("metadata/labels", {f"k{index}": "v" for index in range(count)}) for count in (32, 40)),
 ]
-EXPERIMENT_EDGES: Final = [
+EXPERIMENT_EDGES: Final[list[tuple[str, Any]]] = [
     *(("spec/analysis/significanceLevel", value) for value in ("0.05", "0.0", "0.999999999", "1.0", 0.05)),
     *(("spec/variants/0/revision", value) for value in ("movies-7f3a", "Movies", "-a", "a-", "a.b", "a" * 64, "")),
     *(("spec/variants/0/weight", value) for value in (None, 0, 100, -1)),
@@ -196,7 +196,7 @@ EXPERIMENT_EDGES: Final = [
     ("spec/offline", None),
     ("spec/offline", {"dataset": {"storageUri": "s3://bkt/k"}}),
 ]
-EDGES: Final = [
+EDGES: Final[list[tuple[Mapping[str, Any], str, Any]]] = [
     *((MINIMAL_MODEL, path, value) for path, value in MODEL_EDGES),
     *((ONLINE, path, value) for path, value in EXPERIMENT_EDGES),
 ]

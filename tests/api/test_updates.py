@@ -20,7 +20,7 @@ BEFORE: Final = edited(
     MINIMAL_EXPERIMENT, {"spec/traffic": AB_TEST, "spec/analysis": ANALYSIS, "spec/offline": {"dataset": DATA}}
 )
 THIRD: Final = {"name": "third", "modelRef": {"name": "movies"}}
-FORBIDDEN: Final = {
+FORBIDDEN: Final[Mapping[str, tuple[dict[str, Any], str, str]]] = {
     "a variant more": ({"spec/variants": [*BEFORE["spec"]["variants"], THIRD]}, "spec", "`variants` must not gain"),
     "another variant": ({"spec/variants/1": THIRD}, "spec", "`variants` must not gain or lose"),
     "another control": ({"spec/controlVariantName": "next"}, "spec", "`controlVariantName` must not change"),
@@ -32,7 +32,7 @@ FORBIDDEN: Final = {
     "other data": ({"spec/offline/dataset/storageUri": "s3://data/x"}, "spec.offline", "`dataset` must not change"),
     "no data": ({"spec/offline/dataset": DELETE}, "spec.offline", "`dataset` must not change"),
 }
-ALLOWED: Final = {
+ALLOWED: Final[Mapping[str, dict[str, Any]]] = {
     "other shares": {"spec/variants/0/weight": 90, "spec/variants/1/weight": 10},
     "another order": {"spec/variants": list(reversed(BEFORE["spec"]["variants"]))},
     "a stricter gate": {"spec/offline/gates": [{"metric": "AUC", "minimum": "0.6"}]},
