@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import example_data
-from support.kube import control_plane, namespace
+from support.kube import control_plane, namespace, node_cluster, node_namespace, node_store
 
-__all__ = ["control_plane", "namespace"]
+__all__ = ["control_plane", "namespace", "node_cluster", "node_namespace", "node_store"]
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
 from embedded_cluster import choose, cluster, dependencies, network, processes, programs, teardown
 from embedded_cluster.api import ApiError
 from embedded_cluster.cluster import Cluster
 from embedded_cluster.dependencies import Dependency
 from embedded_cluster.errors import ClusterError
 from embedded_cluster.paths import State
-
 from support import kube
 from support.waiting import allowed_seconds, wait_for
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from embedded_cluster import dependencies, images
 from embedded_cluster.cluster import Cluster
 from embedded_cluster.images import IMAGES
 from embedded_cluster.paths import REPOSITORY
-
 from support import kube
 from support.waiting import wait_for
 from thinkrec_operator.manifests import common

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from embedded_cluster import mounted_environment
 from embedded_cluster.cluster import Cluster
 from embedded_cluster.paths import REPOSITORY
-
 from support.kube import create_store_secret
 from support.seaweed import Seaweed
 from support.waiting import wait_for

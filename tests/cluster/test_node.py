@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from embedded_cluster import base_images, cgroups, cluster, dependencies, link, node, programs, teardown
 from embedded_cluster.cluster import Cluster
 from embedded_cluster.paths import State
 from embedded_cluster.processes import children
-
 from support import kube
 from support.waiting import allowed_seconds, wait_for
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from embedded_cluster.cluster import Cluster
 
+from embedded_cluster.cluster import Cluster
 from support.pretend_kubelet import Outcome, PretendKubelet
 from support.waiting import wait_for
 

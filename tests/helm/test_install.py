@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 import yaml
-from embedded_cluster.cluster import Cluster
 
+from embedded_cluster.cluster import Cluster
 from support import chart
 from support.chart import Body
 from support.kube import fresh_namespace

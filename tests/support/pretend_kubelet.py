@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+
 from embedded_cluster.certificates import Authority, Pair
 from embedded_cluster.cluster import Cluster
-
 from support import log_server
 
 Body = dict[str, Any]

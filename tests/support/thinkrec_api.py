@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from embedded_cluster.api import Api, ApiError
-
 from thinkrec_crds import group
 from thinkrec_crds.model_status import ModelStatus
 from thinkrec_crds.schema import KINDS

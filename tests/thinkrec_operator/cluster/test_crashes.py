@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from embedded_cluster.cluster import Cluster
 
+from embedded_cluster.cluster import Cluster
 from support import final_state
 from support.api_proxy import ApiProxy, Write
 from support.forked_operator import ForkedOperator

@@ -46,7 +46,7 @@ def test_kopf_is_told_when_to_ask_again(account: Path) -> None:
 
 def test_a_missing_token_is_named(account: Path) -> None:
     (account / "token").unlink()
-    with pytest.raises(CredentialsMissing, match="token not found.*automountServiceAccountToken"):
+    with pytest.raises(CredentialsMissing, match=r"token not found.*automountServiceAccountToken"):
         asyncio.run(load(in_cluster(), account=account))
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import httpx
 import pytest
+
 from embedded_cluster.api import Api
 from embedded_cluster.cluster import Cluster
-
 from support.api_proxy import ApiProxy, Fault
 from support.forked_operator import SKEW, ForkedOperator
 from support.models import condition, model_manifest, models_path
@@ -98,10 +98,10 @@ def is_write(method: str, path: str) -> bool:
 @pytest.mark.parametrize(
     "fault",
     [
-        Fault(429, times=8, matches=is_write, retry_after=1, reason="TooManyRequests"),
-        Fault(500, times=8, matches=is_write, reason="InternalError"),
-        Fault(503, times=8, matches=is_write, reason="ServiceUnavailable"),
-        Fault(409, times=8, matches=is_write, reason="Conflict"),
+        Fault(429, times=5, matches=is_write, retry_after=1, reason="TooManyRequests"),
+        Fault(500, times=5, matches=is_write, reason="InternalError"),
+        Fault(503, times=5, matches=is_write, reason="ServiceUnavailable"),
+        Fault(409, times=5, matches=is_write, reason="Conflict"),
     ],
     ids=lambda fault: str(fault.status),
 )

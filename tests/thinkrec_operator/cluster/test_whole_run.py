@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from embedded_cluster.cluster import Cluster
-
 from support.models import condition, model_manifest, models_path
 from support.operator_process import operator
 from support.pretend_kubelet import PretendKubelet

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole way on a real node: chart, manifest, training in containers, artifacts in S3, Triton, recommendations.
+
+Then what a team does next: new data, a gate that fails, a rollback, each while requests keep coming. The manifest is
+the example with the addresses of a cluster; a random two-layer Llama and a few users keep it short. The tests of this
+module tell one story and stand in its order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+import yaml
+
+from embedded_cluster import dependencies, images, mounted_environment
+from embedded_cluster.api import Api
+from embedded_cluster.cluster import Cluster
+from support import chart, kube, seaweed
+from support.load import Load
+from support.models import condition, models_path
+from support.waiting import wait_for
+
+pytestmark = pytest.mark.timeout(1800)
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "movielens-cluster"
+TRAINING_SECONDS = 900
+ROLLOUT_SECONDS = 300
+SMALL: dict[str, Any] = {
+    "dataset": {"limits": {"maxUsers": 40}, "historyLength": 4},
+    "collaborative": {"dimension": 8, "epochs": 2},
+    "teacher": {"maxTokens": 16, "maxRounds": 1},
+    "traces": {"poolSize": 16, "maxSamples": 2},
+    "adapter": {"steps": 2, "historyBlock": 4, "warmupSteps": 0},
+    "projector": {"steps": 2},
+    "experts": {"steps": 1},
+    "evaluation": {"maxUsers": 6, "maxRowsPerUser": 3, "sampledExplanations": 2},
+    "serving": {"limits": {"maxExplanationTokens": 16}},
+}
+
+
+@dataclass
+class World:
+    """A cluster with the chart installed and one model applied."""
+
+    cluster: Cluster
+    namespace: str
+    store: Any
+    folder: Path
+    first_revision: str = ""
+
+    @property
+    def api(self) -> Api:
+        return self.cluster.api
+
+    @property
+    def path(self) -> str:
+        return f"{models_path(self.namespace)}/movielens"
+
+    @property
+    def url(self) -> str:
+        """Return the address of the model's Service."""
+        service = self.api.get(f"/api/v1/namespaces/{self.namespace}/services/movielens")
+        return f"http://{service['spec']['clusterIP']}"
+
+    def model(self) -> dict[str, Any]:
+        return self.api.get(self.path)
+
+    def kubectl(self, *arguments: str) -> str:
+        environment = {**os.environ, "KUBECONFIG": str(self.cluster.kubeconfig)}
+        done = subprocess.run(
+            ["kubectl", "--namespace", self.namespace, *arguments], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def apply(self, **spec: Any) -> None:
+        """Apply the example with a few members of its spec changed, as an overlay in Git would."""
+        overlay = {
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "namespace": self.namespace,
+            "resources": [os.path.relpath(EXAMPLE, self.folder)],
+            "patches": [{"target": {"kind": "ThinkRecModel"}, "patch": yaml.safe_dump(_patch(self, spec))}],
+        }
+        (self.folder / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+        self.kubectl("apply", "--server-side", "-k", str(self.folder))
+
+    def wait_ready(self, seconds: float) -> dict[str, Any]:
+        """Wait until the newest spec is in force."""
+
+        def ready() -> bool:
+            model = self.model()
+            stalled = condition(model, "Stalled", "message")
+            assert not stalled, f"stalled: {stalled}"
+            seen = model["status"]["observedGeneration"] == model["metadata"]["generation"]
+            return seen and condition(model, "Ready") == "True"
+
+        wait_for(ready, f"the model to be Ready: {self.model().get('status')}", seconds=seconds, every=1)
+        return self.model()
+
+    def recommend(self) -> dict[str, Any]:
+        """Ask the Service for one user's ranking."""
+        answer = httpx.post(f"{self.url}/v1/recommend", json={"userId": "1", "k": 3}, timeout=60, trust_env=False)
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+
+def _patch(world: World, spec: dict[str, Any]) -> dict[str, Any]:
+    cpus = {"requests": {"cpu": "300m", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "3Gi"}}
+    merged = {name: {**SMALL.get(name, {}), **spec.get(name, {})} for name in SMALL.keys() | spec.keys()}
+    merged["artifacts"] = {"endpoint": world.store.endpoint}
+    merged["training"] = {"podTemplate": mounted_environment.training(), "resources": cpus, **spec.get("training", {})}
+    merged["serving"] |= {"podTemplate": mounted_environment.serving(), "resources": cpus}
+    return {
+        "apiVersion": "thinkrec.io/v1alpha1",
+        "kind": "ThinkRecModel",
+        "metadata": {"name": "movielens"},
+        "spec": merged,
+    }
+
+
+@pytest.fixture(scope="module")
+def world(
+    node_cluster: Cluster,
+    node_store: seaweed.Seaweed,
+    tiny_llama_dir: Path,
+    movielens_dir: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[World]:
+    """The operator from its own image by the chart, the data in the store, the Secret in the model's namespace."""
+    _install_chart(node_cluster)
+    _upload(node_store, {"movielens/ratings": movielens_dir, "movielens/base-model": tiny_llama_dir})
+    for namespace in kube.fresh_namespace(node_cluster.api):
+        kube.create_store_secret(node_cluster.api, namespace)
+        yield World(node_cluster, namespace, node_store, tmp_path_factory.mktemp("overlay"))
+
+
+def _install_chart(cluster: Cluster) -> None:
+    if missing := dependencies.missing(dependencies.IMAGES):
+        kube.unavailable(f"{', '.join(each.program for each in missing)} missing; run `scripts/cluster deps`")
+    image = images.build("operator")
+    cluster.node.load_image(image.archive)
+    repository, _, tag = image.name.rpartition(":")
+    values = {
+        "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
+        "trainerImage": mounted_environment.IMAGE,
+        "inferenceImage": mounted_environment.IMAGE,
+        "operator": {"progressPeriodSeconds": 2},
+    }
+    done = chart.helm(
+        *("upgrade", "--install", "thinkrec", str(chart.CHART)),
+        *("--kubeconfig", str(cluster.kubeconfig), "--namespace", "thinkrec-system", "--create-namespace"),
+        *("--take-ownership", "--force-conflicts", "--wait", "--timeout", "180s", "--values", "-"),
+        given=yaml.safe_dump(values),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def client(store: seaweed.Seaweed) -> Any:
+    return boto3.client(
+        "s3",
+        endpoint_url=store.endpoint,
+        aws_access_key_id=seaweed.ACCESS_KEY,
+        aws_secret_access_key=seaweed.SECRET_KEY,
+        region_name="us-east-1",
+    )
+
+
+def _upload(store: seaweed.Seaweed, folders: dict[str, Path]) -> None:
+    s3 = client(store)
+    for bucket in ("data", "models"):
+        s3.create_bucket(Bucket=bucket)
+    for prefix, folder in folders.items():
+        for path in sorted(item for item in folder.rglob("*") if item.is_file()):
+            s3.upload_file(str(path), "data", f"{prefix}/{path.relative_to(folder)}")
+
+
+def test_an_applied_manifest_is_trained_and_served(world: World) -> None:
+    world.apply()
+    model = world.wait_ready(TRAINING_SECONDS)
+    world.first_revision = model["status"]["servingRevision"]
+    jobs = world.api.items(f"/apis/batch/v1/namespaces/{world.namespace}/jobs")
+    assert len(jobs) == 11
+    assert all(job["status"].get("succeeded") == 1 for job in jobs)
+    assert "movielens" in world.kubectl("get", "thinkrecmodels")
+
+
+def test_every_artifact_is_in_the_store_with_the_digest_that_status_tells(world: World) -> None:
+    status, s3 = world.model()["status"], client(world.store)
+    for row in (*status["stages"], *status["experts"]):
+        bucket, _, key = row["artifactUri"].removeprefix("s3://").partition("/")
+        manifest = s3.get_object(Bucket=bucket, Key=f"{key}/manifest.json")["Body"].read()
+        assert f"sha256:{hashlib.sha256(manifest).hexdigest()}" == row["digest"], row["name"]
+
+
+def test_the_service_recommends(world: World) -> None:
+    answer = world.recommend()
+    assert [item["rank"] for item in answer["items"]] == [1, 2, 3]
+    assert answer["gates"]
+
+
+def test_new_data_trains_again_and_rolls_out_without_losing_a_request(world: World) -> None:
+    with Load(f"{world.url}/v1/recommend", {"userId": "2", "k": 2}) as load:
+        world.apply(dataset={"revision": "2"})
+        model = world.wait_ready(TRAINING_SECONDS)
+    assert model["status"]["servingRevision"] != world.first_revision
+    assert load.answered > 10
+    assert not load.failures, load.failures[:5]
+
+
+def test_a_missed_gate_leaves_the_old_revision_in_service(world: World) -> None:
+    before = world.model()["status"]["servingRevision"]
+    gates = [{"metric": "AUC", "minimum": "1"}]
+    world.apply(dataset={"revision": "2"}, gate={"temperature": "0.5"}, evaluation={"gates": gates})
+    wait_for(
+        lambda: condition(world.model(), "Stalled", "reason") == "GateFailed",
+        f"the gate to fail: {world.model()['status']}",
+        seconds=TRAINING_SECONDS,
+        every=1,
+    )
+    assert world.model()["status"]["servingRevision"] == before
+    assert condition(world.model(), "Available") == "True"
+    assert world.recommend()["items"]
+
+
+def test_a_pin_rolls_back_without_losing_a_request(world: World) -> None:
+    with Load(f"{world.url}/v1/recommend", {"userId": "3", "k": 2}) as load:
+        world.apply(dataset={"revision": "1"}, serving={**SMALL["serving"], "revision": world.first_revision})
+        model = world.wait_ready(ROLLOUT_SECONDS)
+    assert model["status"]["servingRevision"] == world.first_revision
+    assert load.answered > 3
+    assert not load.failures, load.failures[:5]
