@@ -21,7 +21,7 @@ from thinkrec_crds import group
 from thinkrec_operator.cluster.credentials import Credentials
 from thinkrec_operator.cluster.errors import ApiError, from_response
 from thinkrec_operator.cluster.metrics import Metrics
-from thinkrec_operator.cluster.resources import Resource
+from thinkrec_operator.cluster.resources import JOB, JOB_SET, TRAIN_JOB, Resource
 
 Body = Mapping[str, Any]
 """A Kubernetes object as JSON; `records` turns it into a frozen value."""
@@ -104,8 +104,12 @@ class Api:
         return await self._call("patch", resource, path, body=patch, content_type=_JSON_PATCH)
 
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str | None = None) -> None:
-        """Delete an object and then what it owns; one that is gone, or was replaced, is left alone."""
-        body: dict[str, Any] = {"propagationPolicy": "Background"}
+        """Delete an object and what it owns; one that is gone, or was replaced, is left alone.
+
+        Work stays, marked as deleting, until its Pods are gone: one that still ends may still write to the store.
+        """
+        policy = "Foreground" if resource in (JOB, JOB_SET, TRAIN_JOB) else "Background"
+        body: dict[str, Any] = {"propagationPolicy": policy}
         if uid:
             body["preconditions"] = {"uid": uid}
         try:

@@ -6,9 +6,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
+from thinkrec_crds.model import ThinkRecModel
 from thinkrec_operator.cluster import resources
 from thinkrec_operator.cluster.api import Api
 from thinkrec_operator.cluster.apply import Applier
@@ -22,7 +23,7 @@ from thinkrec_operator.cluster.refusals import Refusals
 from thinkrec_operator.cluster.unreadable import unreadable_status
 from thinkrec_operator.cluster.view import View
 from thinkrec_operator.cluster.workqueue import Key, WorkQueue
-from thinkrec_operator.observed import Settings
+from thinkrec_operator.observed import Observed, Settings
 from thinkrec_operator.reconcile import reconcile
 
 _log = logging.getLogger(__name__)
@@ -89,19 +90,10 @@ class Controller:
         model = parsed_model(record)
         if isinstance(model, Unreadable):
             return await self._unreadable(model)
-        if await self._make_lost_jobs_again(key):
-            return "lost"
         await self._read_progress(key)
-        seen = observe(
-            parts.view,
-            key,
-            model,
-            settings=parts.settings,
-            now=parts.clock(),
-            kinds=parts.kinds(),
-            progress=parts.progress.newest,
-        )
-        observed = replace(seen, refusals=parts.refusals.of(key))
+        observed = self._observe(key, model)
+        if await self._make_lost_jobs_again(key, observed):
+            return "lost"
         plan = reconcile(observed)
         again = await parts.applier.apply(key, model, plan, now=observed.now)
         parts.metrics.model(*key, plan.status)
@@ -112,6 +104,19 @@ class Controller:
         elif plan.requeue_after is not None:
             parts.queue.add_after(key, plan.requeue_after)
         return "done"
+
+    def _observe(self, key: Key, model: ThinkRecModel) -> Observed:
+        parts = self._parts
+        return observe(
+            parts.view,
+            key,
+            model,
+            settings=parts.settings,
+            now=parts.clock(),
+            kinds=parts.kinds(),
+            refusals=parts.refusals,
+            progress=parts.progress.newest,
+        )
 
     async def _unreadable(self, model: Unreadable) -> str:
         """Tell in the status what is wrong with a model that cannot be read; only its change or ours can help."""
@@ -126,12 +131,12 @@ class Controller:
         if children.jobs:
             await self._parts.progress.refresh(key[0], tuple(children.jobs.values()), tuple(children.pods.values()))
 
-    async def _make_lost_jobs_again(self, key: Key) -> bool:
+    async def _make_lost_jobs_again(self, key: Key, observed: Observed) -> bool:
         """Delete Jobs whose results nobody can name any more; the stage finds its artifact and ends at once."""
         lost = False
-        for job in tuple(lost_jobs(self._parts.view, key)):
+        for job in tuple(lost_jobs(self._parts.view, key, observed)):
             await self._list_pods(key, job)
-            if any(found.uid == job.uid for found in lost_jobs(self._parts.view, key)):
+            if any(found.uid == job.uid for found in lost_jobs(self._parts.view, key, observed)):
                 _log.warning("%s/%s: Job %s succeeded, but its Pods are gone; it runs again", *key, job.name)
                 await self._parts.api.delete(resources.BY_KIND[job.kind], key[0], job.name, uid=job.uid)
                 lost = True

@@ -10,13 +10,22 @@ from collections.abc import Mapping
 class ApiError(Exception):
     """A call was refused, or could not be made (`status` 0)."""
 
-    def __init__(self, status: int, reason: str, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        namespace_terminating: bool = False,
+    ) -> None:
         """Keep the HTTP status, the apiserver's own reason and sentence, and when it wants to be asked again."""
         super().__init__(f"{reason or status}: {message}")
         self.status = status
         self.reason = reason
         self.message = message
         self.retry_after = retry_after
+        self.namespace_terminating = namespace_terminating
 
     @property
     def not_found(self) -> bool:
@@ -40,14 +49,17 @@ class ApiError(Exception):
 
 def from_response(status: int, headers: Mapping[str, str], body: bytes) -> ApiError:
     """Return the error that a response with this status and body is."""
-    reason, message = "", body[:500].decode(errors="replace")
+    reason, message, terminating = "", body[:500].decode(errors="replace"), False
     try:
         told = json.loads(body)
     except ValueError:
         told = None
     if isinstance(told, dict):
         reason, message = str(told.get("reason") or ""), str(told.get("message") or message)
-    return ApiError(status, reason, message, retry_after=_seconds(headers.get("Retry-After")))
+        causes = (told.get("details") or {}).get("causes") or ()
+        terminating = any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
+    after = _seconds(headers.get("Retry-After"))
+    return ApiError(status, reason, message, retry_after=after, namespace_terminating=terminating)
 
 
 def _seconds(text: str | None) -> float | None:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from thinkrec_crds import group
 from thinkrec_crds.artifact import Progress, TerminationMessage
 from thinkrec_crds.conditions import Reason
+from thinkrec_crds.spec_training import TrainingBackend
 from thinkrec_operator.cluster.pods import PodRecord, moment
 from thinkrec_operator.manifests.training import ANNOTATION_GENERATION, ANNOTATION_STAGE_KEY
 from thinkrec_operator.observed import JobObservation, JobState
@@ -31,7 +32,7 @@ _MORE_CONCRETE = frozenset({Reason.OOM_KILLED, Reason.POD_EVICTED, Reason.CONTAI
 class JobRecord:
     """The part of a Job (or of what stands for one: JobSet, TrainJob) that decisions depend on."""
 
-    kind: str
+    kind: TrainingBackend
     name: str
     uid: str
     version: int
@@ -147,6 +148,7 @@ def observe_job(
     return JobObservation(
         name=job.name,
         key=job.key,
+        backend=job.kind,
         state=_state(job, own, told),
         generation=job.generation,
         retrain=job.retrain,

@@ -12,6 +12,7 @@ from thinkrec_operator.cluster import resources
 from thinkrec_operator.cluster.jobs import JobRecord, is_lost, observe_job
 from thinkrec_operator.cluster.objects import ObjectRecord, parsed_model, parsed_revision
 from thinkrec_operator.cluster.pods import PodRecord
+from thinkrec_operator.cluster.refusals import Refusals
 from thinkrec_operator.cluster.serving import observe_serving, rollout
 from thinkrec_operator.cluster.view import Children, View
 from thinkrec_operator.cluster.workqueue import Key
@@ -24,6 +25,7 @@ from thinkrec_operator.observed import (
     ServingObservation,
     Settings,
 )
+from thinkrec_operator.work import finished_work
 
 _NAMED_ELSEWHERE = frozenset({resources.CONFIG_MAP.kind, resources.CONTROLLER_REVISION.kind})
 """Kinds with a field of their own in Observed."""
@@ -37,6 +39,7 @@ def observe(
     settings: Settings,
     now: datetime,
     kinds: frozenset[str] = frozenset(),
+    refusals: Refusals | None = None,
     progress: Mapping[str, Progress] | None = None,
 ) -> Observed:
     """Return everything that a decision about this model depends on; `progress` is by uid of the Job."""
@@ -56,16 +59,18 @@ def observe(
         gateway=_deployment(own, children, child_name(key[1], "gateway"), None),
         other_children=tuple(ChildRef(r.kind, r.name) for r in own if r.kind not in _NAMED_ELSEWHERE),
         kinds=kinds,
+        refusals=refusals.of(key) if refusals else (),
+        namespace_terminating=refusals is not None and refusals.is_terminating(key[0]),
         keys_elsewhere=frozenset(keys_elsewhere(view, key, model)) if deleting else frozenset(),
         cleanup=cleanup,
     )
 
 
-def lost_jobs(view: View, key: Key) -> Iterator[JobRecord]:
-    """Yield the Jobs that succeeded but whose Pods, and with them the result's name, are gone."""
+def lost_jobs(view: View, key: Key, observed: Observed) -> Iterator[JobRecord]:
+    """Yield the Jobs that succeeded but whose Pods are gone, where nothing else knows what they published."""
     children = view.children(key)
     for job in children.jobs.values():
-        if is_lost(job, _pods_of(children, job)):
+        if job.key and is_lost(job, _pods_of(children, job)) and job.key not in finished_work(observed):
             yield job
 
 
@@ -89,7 +94,8 @@ def _jobs(
 
 
 def _pods_of(children: Children, job: JobRecord) -> list[PodRecord]:
-    return [pod for pod in children.pods.values() if pod.job == job.name]
+    by_key = job.kind != resources.JOB.kind
+    return [pod for pod in children.pods.values() if (pod.key == job.key if by_key else pod.job == job.name)]
 
 
 def _is_stage(record: ObjectRecord) -> bool:

@@ -32,6 +32,8 @@ class PodRecord:
     version: int
     job: str | None
     """Name of the Job it belongs to."""
+    key: str
+    """Key of its stage; Pods of a JobSet or TrainJob are told by it, for their own Jobs have other names."""
     component: str
     phase: str
     ready: bool
@@ -63,7 +65,8 @@ def pod_record(body: Mapping[str, Any]) -> PodRecord:
         name=meta["name"],
         uid=meta["uid"],
         version=int(meta["resourceVersion"]),
-        job=labels.get("batch.kubernetes.io/job-name") or labels.get("jobset.sigs.k8s.io/jobset-name"),
+        job=labels.get("batch.kubernetes.io/job-name"),
+        key=labels.get(group.LABEL_STAGE_KEY, ""),
         component=labels.get(group.LABEL_COMPONENT, ""),
         phase=status.get("phase", "Pending"),
         ready=conditions.get("Ready", {}).get("status") == "True",

@@ -30,20 +30,30 @@ class Refusals:
     def __init__(self) -> None:
         """Know of none."""
         self._found: dict[Key, dict[str, _Entry]] = {}
+        self._terminating: set[str] = set()
 
     def of(self, key: Key) -> tuple[Refusal, ...]:
         """Return what was refused for a model, in the order of names."""
         found = self._found.get(key, {})
         return tuple(found[name].refusal for name in sorted(found))
 
+    def is_terminating(self, namespace: str) -> bool:
+        """Return whether nothing may be created in a namespace any more."""
+        return namespace in self._terminating
+
     def add(self, key: Key, manifest: Mapping[str, Any], error: ApiError) -> None:
         """Remember a refusal of this very manifest."""
+        if error.namespace_terminating:
+            self._terminating.add(key[0])
+            return
         name = manifest["metadata"]["name"]
         refusal = Refusal(manifest["kind"], name, error.reason, without_secrets(error.message))
         self._found.setdefault(key, {})[name] = _Entry(applied_hash(manifest), refusal)
 
     def stands(self, key: Key, manifest: Mapping[str, Any]) -> bool:
         """Return whether this very manifest was refused and nothing changed since."""
+        if key[0] in self._terminating:
+            return True
         entry = self._found.get(key, {}).get(manifest["metadata"]["name"])
         return entry is not None and entry.digest == applied_hash(manifest)
 
@@ -61,4 +71,5 @@ class Refusals:
         """Forget them all, so that each is tried once more; return whose they were."""
         keys = set(self._found)
         self._found.clear()
+        self._terminating.clear()
         return keys

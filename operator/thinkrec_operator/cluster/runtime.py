@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
@@ -123,6 +125,8 @@ class Operator:
         """Run Kopf until SIGTERM; end it when one of our own tasks ends, which none should."""
         stop = asyncio.Event()
         namespaces = self._config.namespaces
+        # Kopf names itself after the user otherwise, and the container's user has no name.
+        os.environ.setdefault("POD_ID", socket.gethostname())
         watching = asyncio.create_task(
             kopf.operator(
                 registry=registry,

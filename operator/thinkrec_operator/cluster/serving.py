@@ -60,6 +60,7 @@ def observe_serving(name: str, found: Rollout, pods: Iterable[PodRecord], *, url
         ready_replicas=found.ready,
         reason=reason,
         message=message,
+        stuck=found.stuck or bool(found.refused),
         url=url,
     )
 
