@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from embedded_cluster.cluster import Cluster
 
+from embedded_cluster.cluster import Cluster
 from support.manifests import MINIMAL_EXPERIMENT, MINIMAL_MODEL
 from support.thinkrec_api import collection
 from thinkrec_crds import group

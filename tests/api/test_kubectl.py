@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from embedded_cluster.cluster import Cluster
 
+from embedded_cluster.cluster import Cluster
 from support.kubectl import Kubectl
 from support.manifests import MINIMAL_EXPERIMENT, MINIMAL_MODEL, manifest
 from support.thinkrec_api import SERVING_STATUS, collection, write_status

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import pytest
+
 from embedded_cluster.api import ApiError
 from embedded_cluster.cluster import Cluster
-
 from support.manifests import (
     AB_TEST,
     ANALYSIS,

@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from embedded_cluster.api import Api, ApiError
 from embedded_cluster.cluster import Cluster
-
 from support.manifests import AB_TEST, ANALYSIS, MINIMAL_EXPERIMENT, MINIMAL_MODEL, edited
 from support.thinkrec_api import SERVING_STATUS, collection
 from thinkrec_crds import group

@@ -6,9 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from embedded_cluster.api import ApiError
 from embedded_cluster.cluster import Cluster
-
 from support.manifests import MINIMAL_EXPERIMENT, MINIMAL_MODEL, edited
 from support.thinkrec_api import SERVING_STATUS, causes, collection, write_status
 from thinkrec_crds import group

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import pytest
 import yaml
+
 from embedded_cluster.api import ApiError
 from embedded_cluster.cluster import Cluster
-
 from support.manifests import AB_TEST, ANALYSIS, DELETE, MINIMAL_EXPERIMENT, MINIMAL_MODEL, edited
 from support.thinkrec_api import causes, collection
 from thinkrec_crds.validation import forbidden_changes, load_experiment

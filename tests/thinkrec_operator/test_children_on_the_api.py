@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from embedded_cluster.cluster import Cluster
 
+from embedded_cluster.cluster import Cluster
 from support.model_world import World
 from thinkrec_operator.manifests import render
 from thinkrec_operator.plan import Child, CleanupChild, ControllerRevisionChild

@@ -129,7 +129,9 @@ def _container_trouble(container: Mapping[str, Any]) -> tuple[str, str] | None:
         text = waiting.get("message") or why
         kind = Reason.SECRET_NOT_FOUND if _SECRET_MISSING.search(text) else Reason.CONTAINER_START_ERROR
         return kind.value, f"container {name}: {text}"
-    if why == "CrashLoopBackOff":
+    # Between two crashes it runs or has just ended: the same trouble, told the same, until it is ready.
+    restarted = container.get("restartCount", 0) > 0 and not container.get("ready") and ended.get("exitCode", 0) != 0
+    if why == "CrashLoopBackOff" or restarted:
         told = _last_line(ended.get("message") or "")
         return Reason.CRASH_LOOP_BACK_OFF.value, f"container {name} ended with {ended.get('exitCode')}: {told}"
     if ended.get("reason") in ("StartError", "ContainerCannotRun"):

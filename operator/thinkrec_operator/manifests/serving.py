@@ -111,6 +111,7 @@ def _pod(child: DeploymentChild) -> Manifest:
             {"name": "models", "emptyDir": {}},
             {"name": "scratch", "emptyDir": {}},  # feedback events too: they outlive a container, but not the pod
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
+            {"name": "tmp", "emptyDir": {}},  # Triton's Python backend unpacks there and cannot be told otherwise
         ],
     }
     return common.without_empty(pod)
@@ -150,6 +151,7 @@ def _fetch(child: DeploymentChild, name: str, arguments: tuple[str, ...], folder
             "envFrom": common.secret_environment(child.secrets),
             "resources": common.preparing_resources(child.serving.resources),
             "securityContext": common.container_security(),
+            "terminationMessagePolicy": "FallbackToLogsOnError",
             "volumeMounts": [
                 {"name": "models", "mountPath": MODELS},
                 {"name": "scratch", "mountPath": "/scratch"},
@@ -192,11 +194,13 @@ def _triton(child: DeploymentChild) -> Manifest:
             "ports": _ports({**PORTS, "bundled": BUNDLED_GATEWAY_PORT} if replaced else PORTS, but="http" * replaced),
             "resources": common.resources(child.serving.resources),
             "securityContext": common.container_security(),
+            "terminationMessagePolicy": "FallbackToLogsOnError",
             **_life("bundled" if replaced else "http"),
             "volumeMounts": [
                 {"name": "models", "mountPath": MODELS, "readOnly": True},
                 {"name": "scratch", "mountPath": "/scratch"},
                 {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - Triton's shared memory, an emptyDir
+                {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - an emptyDir
             ],
         }
     )

@@ -55,6 +55,11 @@ CASES: list[tuple[dict[str, Any], Reason, str]] = [
         Reason.CRASH_LOOP_BACK_OFF,
         "ended with 64: no such bucket",
     ),
+    (
+        stage(state={"running": {}}, ready=False, restartCount=2, lastState={"terminated": {"exitCode": 1}}),
+        Reason.CRASH_LOOP_BACK_OFF,
+        "ended with 1",
+    ),
     (failed(exitCode=137, reason="OOMKilled"), Reason.OOM_KILLED, "memory"),
     (failed(exitCode=128, reason="StartError", message="no python"), Reason.CONTAINER_START_ERROR, "no python"),
     (body(phase="Failed", reason="Evicted", message="low on memory"), Reason.POD_EVICTED, "low on memory"),
@@ -73,6 +78,12 @@ def test_trouble_has_a_concrete_reason(pod: dict[str, Any], reason: Reason, word
     found = pod_record(pod)
     assert found.reason == reason.value
     assert words in found.message
+
+
+def test_a_pod_that_recovered_has_no_reason() -> None:
+    crashed = {"terminated": {"exitCode": 1}}
+    found = pod_record(stage(state={"running": {}}, ready=True, restartCount=2, lastState=crashed))
+    assert found.reason is None
 
 
 def test_a_pod_at_work_has_no_reason() -> None:
