@@ -92,13 +92,15 @@ class ApiProxy:
 
     def drop_watches(self) -> None:
         """Close every open watch, as a load balancer does."""
-        self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in tuple(self._watches)])
+        for task in tuple(self._watches):
+            self._loop.call_soon_threadsafe(task.cancel)
 
     def expire_watches(self) -> None:
         """End every open watch with the event that asks for a new list (410 Gone)."""
         status = {"kind": "Status", "status": "Failure", "code": 410, "reason": "Expired", "message": "too old"}
         line = json.dumps({"type": "ERROR", "object": status}).encode() + b"\n"
-        self._loop.call_soon_threadsafe(lambda: [queue.put_nowait(line) for queue in tuple(self._errors)])
+        for queue in tuple(self._errors):
+            self._loop.call_soon_threadsafe(queue.put_nowait, line)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

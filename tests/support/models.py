@@ -26,5 +26,5 @@ def model_manifest(name: str = "movies", **spec: Any) -> Body:
 
 def condition(model: Body, type_: str, part: str = "status") -> str:
     """Return the status (or reason, message) of a condition; empty where there is none."""
-    found = (item for item in model.get("status", {}).get("conditions", []) if item["type"] == type_)
-    return str(next(found, {}).get(part, ""))
+    conditions: list[Body] = model.get("status", {}).get("conditions", [])
+    return next((str(item.get(part, "")) for item in conditions if item["type"] == type_), "")

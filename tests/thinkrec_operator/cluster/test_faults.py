@@ -4,91 +4,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from embedded_cluster.api import Api
 from embedded_cluster.cluster import Cluster
-from support.api_proxy import ApiProxy, Fault
+from support.api_proxy import Fault
 from support.forked_operator import SKEW, ForkedOperator
 from support.models import condition, model_manifest, models_path
-from support.operator_process import OperatorProcess, operator
 from support.pretend_kubelet import Outcome, PretendKubelet
 from support.pretend_stages import PretendStages
+from support.scene import SECONDS, Scene, opened, stage
 from support.waiting import wait_for
 
 Body = dict[str, Any]
-SECONDS = 60
-
-
-@dataclass
-class Scene:
-    """A namespace with an operator that works through a proxy."""
-
-    api: Api
-    namespace: str
-    proxy: ApiProxy
-    stages: PretendStages
-    operator: OperatorProcess
-
-    @property
-    def path(self) -> str:
-        return f"{models_path(self.namespace)}/movies"
-
-    @property
-    def jobs(self) -> str:
-        return f"/apis/batch/v1/namespaces/{self.namespace}/jobs"
-
-    @property
-    def deployment(self) -> str:
-        return f"/apis/apps/v1/namespaces/{self.namespace}/deployments/movies-serving"
-
-    def apply(self, **spec: Any) -> None:
-        """Create the model."""
-        self.api.create(models_path(self.namespace), model_manifest(experts={"count": 2}, **spec))
-
-    def wait(self, probe: Callable[[Body], Any], what: str, seconds: float = SECONDS) -> None:
-        """Wait for something about the model."""
-        wait_for(lambda: probe(self.api.get(self.path)), f"{what}; see {self.operator.log}", seconds=seconds)
-
-    def wait_ready(self) -> None:
-        """Wait for the whole run."""
-        self.wait(lambda model: condition(model, "Ready") == "True", "the model to be Ready")
-
-    def wait_stage(self, name: str, state: str = "Succeeded") -> None:
-        """Wait for one stage."""
-        self.wait(lambda model: stage(model, name).get("state") == state, f"stage {name} to be {state}")
-
-    def ran_once(self) -> bool:
-        """Return whether no key's Pod ran twice."""
-        mine = [n for key, n in self.stages.started.items() if key.startswith(f"{self.namespace}/")]
-        return bool(mine) and set(mine) == {1}
-
-
-def stage(model: Body, name: str) -> Body:
-    rows = [*model.get("status", {}).get("stages", []), *model.get("status", {}).get("experts", [])]
-    return next((row for row in rows if row["name"] == name), {})
-
-
-@pytest.fixture
-def scene(control_plane: Cluster, namespace: str, tmp_path: Path) -> Iterator[Scene]:
-    with _scene(control_plane, namespace, tmp_path) as found:
-        yield found
-
-
-@contextmanager
-def _scene(cluster: Cluster, namespace: str, folder: Path, **environment: str) -> Iterator[Scene]:
-    stages = PretendStages()
-    with PretendKubelet(cluster, stages), ApiProxy(cluster) as proxy:
-        config = proxy.kubeconfig(folder / "kubeconfig")
-        with operator(config, folder / "operator.log", namespaces=namespace, **environment) as process:
-            yield Scene(cluster.api, namespace, proxy, stages, process)
 
 
 def is_write(method: str, path: str) -> bool:
@@ -145,7 +76,7 @@ def test_a_restart_of_the_apiserver_is_survived(scene: Scene, control_plane: Clu
 def test_deletions_that_a_watch_missed_are_found_by_the_resync(
     control_plane: Cluster, namespace: str, tmp_path: Path
 ) -> None:
-    with _scene(control_plane, namespace, tmp_path, resync_seconds="5") as scene:
+    with opened(control_plane, namespace, tmp_path, resync_seconds="5") as scene:
         scene.apply()
         scene.wait_ready()
         scene.proxy.faults.append(watch_is_away := Fault(503, times=10_000, matches=_watches))
