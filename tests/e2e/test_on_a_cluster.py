@@ -99,10 +99,11 @@ class World:
 
         def ready() -> bool:
             model = self.model()
+            if model["status"]["observedGeneration"] != model["metadata"]["generation"]:
+                return False
             stalled = condition(model, "Stalled", "message")
             assert not stalled, f"stalled: {stalled}"
-            seen = model["status"]["observedGeneration"] == model["metadata"]["generation"]
-            return seen and condition(model, "Ready") == "True"
+            return condition(model, "Ready") == "True"
 
         wait_for(ready, f"the model to be Ready: {self.model().get('status')}", seconds=seconds, every=1)
         return self.model()

@@ -45,7 +45,7 @@ class Fault:
     status: int
     times: int
     matches: Callable[[str, str], bool] = lambda method, path: True
-    """Method and path of the requests it is for."""
+    """Method and path of the requests it is for; the path of a watch ends with `?watch`."""
     retry_after: float | None = None
     reason: str = "Injected"
     seen: int = 0
@@ -128,11 +128,13 @@ class ApiProxy:
             await runner.cleanup()
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
-        fault = next((f for f in self.faults if f.seen < f.times and f.matches(request.method, request.path)), None)
+        watch = request.query.get("watch") in ("true", "1")
+        path = f"{request.path}?watch" if watch else request.path
+        fault = next((f for f in self.faults if f.seen < f.times and f.matches(request.method, path)), None)
         if fault is not None:
             fault.seen += 1
             return _refusal(fault)
-        if request.query.get("watch") in ("true", "1"):
+        if watch:
             return await self._watch(request)
         return await self._pass_on(request)
 

@@ -93,7 +93,7 @@ def test_deletions_that_a_watch_missed_are_found_by_the_resync(
 
 
 def _watches(method: str, path: str) -> bool:
-    return method == "GET" and path.endswith("/deployments")
+    return method == "GET" and path.endswith("/deployments?watch")
 
 
 def test_a_job_deleted_by_hand_is_made_again(scene: Scene) -> None:
