@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, ConfigDict
 
 from thinkrec_crds.artifact import Digest, Key, Progress, TerminationMessage
 from thinkrec_crds.contract import Contract
@@ -92,6 +92,8 @@ class EvaluationRecord(Contract):
 
 class RevisionData(Contract):
     """The lineage of a revision, immutable (`data` of a ControllerRevision)."""
+
+    model_config = ConfigDict(extra="ignore")  # a newer version may have written more, before a downgrade
 
     base_model_uri: str
     base_model_revision: str = ""

@@ -169,7 +169,7 @@ def _view(observed: Observed, stage: Stage, job: JobObservation | None, results:
         reused = job is None and not _was_done_here(observed, stage)
         return StageView(stage, name, "Reused" if reused else "Succeeded", job, result)
     if job is None:
-        return _waiting(observed, stage, name, results)
+        return _failed_before(observed, stage, name) or _waiting(observed, stage, name, results)
     if job.deleting:
         return StageView(stage, name, "Pending", job, message="waits until the old Job is gone")
     return _active(stage, name, job) if job.active else _failed(observed, stage, name, job)
@@ -219,6 +219,21 @@ def _failed(observed: Observed, stage: Stage, name: str, job: JobObservation) ->
         return StageView(stage, name, "Pending", job, replace=True, message="starts again")
     reason, message = failure_of(stage, job)
     return StageView(stage, name, "Failed", job, reason=reason, message=message)
+
+
+def _failed_before(observed: Observed, stage: Stage, name: str) -> StageView | None:
+    """Return the failure that status remembers after its Job was removed (TTL), while nothing changed since.
+
+    On a laptop a run that is started again tries again.
+    """
+    status = observed.model.status
+    rows = (*status.stages, *status.experts)
+    row = next((row for row in rows if row.key == stage.key and row.state == "Failed"), None)
+    handled = status.last_handled_retrain_at if retrain_token(observed) else None
+    same = status.observed_generation == observed.generation and handled == retrain_token(observed)
+    if row is None or not same or observed.settings.laptop or observed.model.spec.suspend:
+        return None
+    return StageView(stage, name, "Failed", reason=row.reason, message=row.message or "")
 
 
 def failure_of(stage: Stage, job: JobObservation) -> tuple[str, str]:

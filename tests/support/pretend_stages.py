@@ -58,5 +58,5 @@ class PretendStages:
 
 def failed(exit_code: int, error: str = "", reason: str = "", *, kind: str = "dataset", key: str = "") -> Outcome:
     """Return the end of a stage that failed with a sentence of its own."""
-    message = json.dumps({"kind": kind, "key": key or "0" * 64, "error": error}) if error else ""
+    message = json.dumps({"kind": kind, "key": key or "0" * 40, "error": error}) if error else ""
     return Outcome(exit_code=exit_code, message=message, reason=reason)

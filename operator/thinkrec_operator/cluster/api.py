@@ -27,6 +27,8 @@ Body = Mapping[str, Any]
 """A Kubernetes object as JSON; `records` turns it into a frozen value."""
 
 REQUEST_SECONDS: Final = 30.0
+LOG_SECONDS: Final = 3.0
+"""A kubelet that is away must not hold up a worker: progress is a courtesy."""
 PAGE: Final = 500
 _APPLY: Final = "application/apply-patch+yaml"
 _JSON_PATCH: Final = "application/json-patch+json"
@@ -71,20 +73,20 @@ class Api:
         """Return one object; raise ApiError(404) where it is not."""
         return await self._call("get", resource, resource.path(namespace, name))
 
-    async def apply(self, resource: Resource, manifest: Body) -> Body:
+    async def apply(self, resource: Resource, manifest: Body, *, manager: str = group.FIELD_MANAGER) -> Body:
         """Create the object or bring our own fields to what the manifest says (server-side apply); return it."""
         meta = manifest["metadata"]
         path = resource.path(meta["namespace"], meta["name"])
-        return await self._apply(resource, path, manifest)
+        return await self._apply(resource, path, manifest, manager)
 
     async def apply_status(self, resource: Resource, manifest: Body) -> Body:
         """Write the status subresource by server-side apply; raise ApiError(404) where the object is gone."""
         meta = manifest["metadata"]
         path = resource.path(meta["namespace"], meta["name"], "status")
-        return await self._apply(resource, path, manifest)
+        return await self._apply(resource, path, manifest, group.FIELD_MANAGER)
 
-    async def _apply(self, resource: Resource, path: str, manifest: Body) -> Body:
-        query = {"fieldManager": group.FIELD_MANAGER, "force": "true"}
+    async def _apply(self, resource: Resource, path: str, manifest: Body, manager: str) -> Body:
+        query = {"fieldManager": manager, "force": "true"}
         return await self._call("apply", resource, path, query=query, body=manifest, content_type=_APPLY)
 
     async def create(self, resource: Resource, namespace: str, manifest: Body) -> Body:
@@ -121,7 +123,8 @@ class Api:
     async def log(self, resource: Resource, namespace: str, name: str, *, container: str, lines: int) -> str:
         """Return the last lines of a container's log."""
         query = {"container": container, "tailLines": str(lines), "limitBytes": str(64 * 1024)}
-        raw = await self._raw("get", resource, resource.path(namespace, name, "log"), query=query)
+        path = resource.path(namespace, name, "log")
+        raw = await self._raw("get", resource, path, query=query, seconds=LOG_SECONDS)
         return raw.decode(errors="replace")
 
     async def serves(self, resource: Resource) -> bool:
@@ -157,6 +160,7 @@ class Api:
         query: Mapping[str, str] | None = None,
         body: Any = None,
         content_type: str = "application/json",
+        seconds: float = REQUEST_SECONDS,
     ) -> bytes:
         given = {name: value for name, value in (query or {}).items() if value}
         url = f"{self._credentials.configuration.host}{path}" + (f"?{urlencode(given)}" if given else "")
@@ -166,7 +170,7 @@ class Api:
         code = 0
         try:
             response = await self._rest.request(  # type: ignore[no-untyped-call]
-                _METHODS[verb], url, headers=headers, body=body, _request_timeout=aiohttp.ClientTimeout(REQUEST_SECONDS)
+                _METHODS[verb], url, headers=headers, body=body, _request_timeout=aiohttp.ClientTimeout(seconds)
             )
             code, answer = response.status, await response.read()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:

@@ -22,6 +22,7 @@ from thinkrec_operator.cluster.drift import applied_hash, covers, stamped
 from thinkrec_operator.cluster.echo import Echo
 from thinkrec_operator.cluster.errors import ApiError
 from thinkrec_operator.cluster.events import event_manifest
+from thinkrec_operator.cluster.jobs import owner_uid
 from thinkrec_operator.cluster.refusals import Refusals
 from thinkrec_operator.cluster.resources import Resource
 from thinkrec_operator.cluster.view import View
@@ -35,6 +36,8 @@ _CREATED_ONCE: Final = frozenset(
 """Kinds that cannot change under one name: their names come from their content."""
 _TYPE: Final = frozenset({"apiVersion", "kind"})
 """Members that the items of a list are without."""
+SCALING_MANAGER: Final = f"{group.FIELD_MANAGER}-scaling"
+"""Field manager that holds a Deployment's replicas until an autoscaler writes them."""
 
 
 class Applier:
@@ -45,6 +48,7 @@ class Applier:
         self._api = api
         self._echo = echo
         self._settled: dict[str, tuple[int, str]] = {}
+        self._handed_over: set[str] = set()
         self._view = view
         self._refusals = refusals
 
@@ -56,12 +60,14 @@ class Applier:
         unwatched = [await self._delete(key, deletion) for deletion in plan.deletions]
         if plan.finalizer is True:
             await self._finalizer(key, model, present=True)
-        unwatched += [await self._children(key, model, plan.children)]
+        changed, failure = await self._children(key, model, plan.children)
         await self._events(key, model, plan.events, now)
         await self._status(key, model, plan.status)
+        if failure is not None:  # told only now: a child that fails again and again must not keep the status away
+            raise failure
         if plan.finalizer is False:
             await self._finalizer(key, model, present=False)
-        return any(unwatched)
+        return changed or any(unwatched)
 
     async def _delete(self, key: Key, deletion: Deletion) -> bool:
         resource = resources.BY_KIND[deletion.kind.value]
@@ -76,24 +82,38 @@ class Applier:
         self._view.forget(key, resource.kind, deletion.name)
         return True
 
-    async def _children(self, key: Key, model: ThinkRecModel, children: Iterable[Child]) -> bool:
+    async def _children(
+        self, key: Key, model: ThinkRecModel, children: Iterable[Child]
+    ) -> tuple[bool, ApiError | None]:
+        """Write what differs; return whether another look is due, and the first call that must be made again."""
         wanted: list[tuple[Resource, dict[str, Any]]] = []
         for child in children:
-            manifest = stamped(render(child))
-            wanted.append((resources.BY_KIND[manifest["kind"]], manifest))
+            manifest = self._as_recorded(key, render(child))
+            wanted.append((resources.BY_KIND[manifest["kind"]], stamped(manifest)))
         self._refusals.keep(key, {manifest["metadata"]["name"] for _, manifest in wanted})
-        unwatched = False
+        changed, failure = False, None
         for resource, manifest in wanted:
-            if not self._is_there(key, model, resource, manifest) and not self._refusals.stands(key, manifest):
-                changed = await self._write(key, resource, manifest)
-                unwatched = unwatched or changed
-        return unwatched
+            if self._is_there(key, model, resource, manifest):
+                changed = self._refusals.settle(key, manifest) or changed
+            elif not self._refusals.stands(key, manifest):
+                try:
+                    changed = await self._write(key, model, resource, manifest) or changed
+                except ApiError as error:
+                    failure = failure or error
+        return changed, failure
+
+    def _as_recorded(self, key: Key, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Keep the lineage of a known revision as it was written: it cannot change, whatever this version would add."""
+        if manifest["kind"] != resources.CONTROLLER_REVISION.kind:
+            return manifest
+        record = self._view.children(key).objects.get((manifest["kind"], manifest["metadata"]["name"]))
+        return {**manifest, "data": record.body["data"]} if record is not None else manifest
 
     def _is_there(self, key: Key, model: ThinkRecModel, resource: Resource, manifest: Mapping[str, Any]) -> bool:
         children, slot = self._view.children(key), (resource.kind, manifest["metadata"]["name"])
         job = children.jobs.get(slot)
         if job is not None:
-            return True
+            return bool(job.owner) or job.deleting  # one that lost its owner is taken in again
         record = children.objects.get(slot)
         if record is None or record.owner != model.metadata.uid or record.deleting:
             return False
@@ -101,9 +121,11 @@ class Applier:
             return True
         return covers(record.body, {name: part for name, part in manifest.items() if name not in _TYPE})
 
-    async def _write(self, key: Key, resource: Resource, manifest: Mapping[str, Any]) -> bool:
+    async def _write(self, key: Key, model: ThinkRecModel, resource: Resource, manifest: Mapping[str, Any]) -> bool:
         """Write a child; return whether that changes what the next decision sees and no watch will tell."""
         try:
+            await self._check_ownership(key, model, resource, manifest)
+            await self._leave_replicas(key, resource, manifest)
             body = await self._api.apply(resource, manifest)
         except ApiError as error:
             if not error.refused:
@@ -113,11 +135,43 @@ class Applier:
         uid, version = body["metadata"]["uid"], int(body["metadata"]["resourceVersion"])
         record = self._view.children(key).objects.get((resource.kind, manifest["metadata"]["name"]))
         self._take(resource, body)
+        settled = self._refusals.settle(key, manifest)
         if record is None or record.version != version:
-            return resource in resources.LISTED
+            return settled or resource in resources.LISTED
         # The apiserver found nothing to change where `covers` did: it compares better than we do, so it is believed.
         self._settled[uid] = (version, applied_hash(manifest))
         return False
+
+    async def _check_ownership(
+        self, key: Key, model: ThinkRecModel, resource: Resource, manifest: Mapping[str, Any]
+    ) -> None:
+        """Refuse to take over an object that somebody else made under the name of a child."""
+        name = manifest["metadata"]["name"]
+        if resource.kind in _CREATED_ONCE or (resource.kind, name) in self._view.children(key).objects:
+            return
+        try:
+            meta = (await self._api.get(resource, key[0], name))["metadata"]
+        except ApiError as error:
+            if error.not_found:
+                return
+            raise
+        ours = (meta.get("labels") or {}).get(group.LABEL_MODEL) == key[1]
+        if owner_uid(meta) not in (model.metadata.uid, "") or not ours:
+            said = f"{resource.kind} {name} exists and does not belong to this model; rename the model or that object"
+            raise ApiError(422, "AlreadyExists", said)
+
+    async def _leave_replicas(self, key: Key, resource: Resource, manifest: Mapping[str, Any]) -> None:
+        """Hand the number of replicas over to an autoscaler: merely leaving it out would fall back to one."""
+        if resource is not resources.DEPLOYMENT or "replicas" in manifest["spec"]:
+            return
+        record = self._view.children(key).objects.get((resource.kind, manifest["metadata"]["name"]))
+        if record is None or record.uid in self._handed_over:
+            return
+        meta = {name: manifest["metadata"][name] for name in ("name", "namespace")}
+        kept = {"replicas": record.body["spec"].get("replicas", 1)}
+        body = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": meta, "spec": kept}
+        await self._api.apply(resource, body, manager=SCALING_MANAGER)
+        self._handed_over.add(record.uid)
 
     def _take(self, resource: Resource, body: Mapping[str, Any]) -> None:
         if self._view.put(resource, body) is not None:  # else the watch was faster than the answer

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from thinkrec_crds.group import FINALIZER, LABEL_STAGE_KEY
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_operator.cluster import resources
 from thinkrec_operator.cluster.api import Api
@@ -16,10 +17,11 @@ from thinkrec_operator.cluster.apply import Applier
 from thinkrec_operator.cluster.errors import ApiError
 from thinkrec_operator.cluster.jobs import JobRecord
 from thinkrec_operator.cluster.metrics import Metrics
-from thinkrec_operator.cluster.objects import Unreadable, parsed_model
-from thinkrec_operator.cluster.observe import UnreadableNeighbour, lost_jobs, observe
+from thinkrec_operator.cluster.objects import ObjectRecord, Unreadable, parsed_model
+from thinkrec_operator.cluster.observe import lost_jobs, observe
 from thinkrec_operator.cluster.progress import ProgressReader
 from thinkrec_operator.cluster.refusals import Refusals
+from thinkrec_operator.cluster.resources import MODEL
 from thinkrec_operator.cluster.unreadable import unreadable_status
 from thinkrec_operator.cluster.view import View
 from thinkrec_operator.cluster.workqueue import Key, WorkQueue
@@ -70,9 +72,6 @@ class Controller:
             result = await self._reconcile(key)
         except ApiError as error:
             result = await self._failed(key, error)
-        except UnreadableNeighbour as error:
-            wait = self._parts.queue.retry(key)
-            _log.warning("%s/%s is kept: %s; again in %.0f s", *key, error, wait)
         except Exception:  # a defect in one model's path must neither stop the worker nor be lost
             wait = self._parts.queue.retry(key)
             _log.exception("%s/%s: unexpected; again in %.1f s", *key, wait)
@@ -89,7 +88,7 @@ class Controller:
             return "gone"
         model = parsed_model(record)
         if isinstance(model, Unreadable):
-            return await self._unreadable(model)
+            return await self._unreadable(key, record, model)
         await self._read_progress(key)
         observed = self._observe(key, model)
         if await self._make_lost_jobs_again(key, observed):
@@ -118,12 +117,19 @@ class Controller:
             progress=parts.progress.newest,
         )
 
-    async def _unreadable(self, model: Unreadable) -> str:
-        """Tell in the status what is wrong with a model that cannot be read; only its change or ours can help."""
-        manifest = unreadable_status(model, self._parts.clock())
-        key = (model.namespace, model.name)
-        self._parts.view.put(resources.MODEL, await self._parts.api.apply_status(resources.MODEL, manifest))
-        _log.warning("%s/%s: %s", *key, model.message)
+    async def _unreadable(self, key: Key, record: ObjectRecord, model: Unreadable) -> str:
+        """Tell in the status what is wrong with a model that cannot be read; let it go when it is being deleted."""
+        api, view, body = self._parts.api, self._parts.view, record.body
+        self._parts.metrics.unreadable(*key)
+        finalizers = body["metadata"].get("finalizers") or []
+        if record.deleting and FINALIZER in finalizers:
+            kept = [name for name in finalizers if name != FINALIZER]
+            version = str(record.version)
+            view.put(MODEL, await api.set_finalizers(MODEL, *key, version=version, finalizers=kept))
+            _log.warning("%s/%s is let go with its artifacts left in the store: %s", *key, model.message)
+        elif not record.deleting and (manifest := unreadable_status(body, model, self._parts.clock())) is not None:
+            view.put(MODEL, await api.apply_status(MODEL, manifest))
+            _log.warning("%s/%s: %s", *key, model.message)
         return "unreadable"
 
     async def _read_progress(self, key: Key) -> None:
@@ -144,7 +150,7 @@ class Controller:
 
     async def _list_pods(self, key: Key, job: JobRecord) -> None:
         """Ask the apiserver itself: the watch of Pods may be behind the watch of Jobs."""
-        selector = f"{resources.OURS},batch.kubernetes.io/job-name={job.name}"
+        selector = f"{resources.OURS},{LABEL_STAGE_KEY}={job.key}"
         async for page in self._parts.api.pages(resources.POD, key[0], selector=selector):
             for body in page.items:
                 self._parts.view.put(resources.POD, body)
@@ -161,7 +167,7 @@ class Controller:
         """Read the model anew where somebody else was faster, or where it is gone."""
         record = self._parts.view.model(key)
         try:
-            self._parts.view.put(resources.MODEL, await self._parts.api.get(resources.MODEL, *key))
+            self._parts.view.put(MODEL, await self._parts.api.get(MODEL, *key))
         except ApiError as error:
             if error.not_found and record is not None:
-                self._parts.view.remove(resources.MODEL, record.body)
+                self._parts.view.remove(MODEL, record.body)

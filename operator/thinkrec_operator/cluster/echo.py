@@ -8,7 +8,7 @@ hours look the same, so silence alone proves nothing; a write that never returns
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -20,12 +20,13 @@ PATIENCE_SECONDS: Final = 90.0
 """Longer than Kopf needs to notice a stalled stream (70 s) and to resume it."""
 _MAX_EXPECTED: Final = 20_000
 
-_WATCHED: Final = (resources.MODEL, *resources.WATCHED)
+_WATCHED: Final = (resources.MODEL, *resources.WATCHED, resources.JOB_SET, resources.TRAIN_JOB)
 
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
     kind: str
+    namespace: str
     version: int
     since: float
 
@@ -40,6 +41,7 @@ class Echo:
         self._heard = {resource.kind: clock() for resource in _WATCHED}
         for kind in self._heard:
             metrics.watch_age.labels(kind).set_function(partial(self.age, kind))
+            metrics.watch_overdue.labels(kind).set_function(partial(self.overdue, kind))
 
     def expect(self, resource: Resource, body: Mapping[str, Any]) -> None:
         """Await this version, which is news to the view, in the watch of its kind."""
@@ -49,19 +51,31 @@ class Echo:
             return
         waiting = self._expected.get(uid)
         since = waiting.since if waiting else self._clock()
-        self._expected[uid] = _Expected(resource.kind, version, since)
+        self._expected[uid] = _Expected(resource.kind, meta["namespace"], version, since)
 
     def heard(self, resource: Resource, body: Mapping[str, Any]) -> None:
         """Note what a watch delivered."""
         meta = body["metadata"]
         uid, version = meta["uid"], int(meta["resourceVersion"])
-        self._heard[resource.kind] = self._clock()
+        if resource.kind in self._heard:
+            self._heard[resource.kind] = self._clock()
         waiting = self._expected.get(uid)
         if waiting is not None and waiting.version <= version:
             del self._expected[uid]
         elif waiting is not None:
             # An older version shows that the watch lives; the awaited one is on its way.
-            self._expected[uid] = _Expected(waiting.kind, waiting.version, self._clock())
+            self._expected[uid] = replace(waiting, since=self._clock())
+
+    def forget_absent(self, resource: Resource, present: frozenset[str], namespace: str | None) -> None:
+        """Expect no more of objects that a whole LIST (of a namespace, or of all) did not show: they are gone."""
+        for uid, item in tuple(self._expected.items()):
+            if item.kind == resource.kind and namespace in (None, item.namespace) and uid not in present:
+                del self._expected[uid]
+
+    def overdue(self, kind: str) -> float:
+        """Return for how many seconds the watch of a kind has owed us something."""
+        since = min((item.since for item in self._expected.values() if item.kind == kind), default=None)
+        return 0.0 if since is None else self._clock() - since
 
     def age(self, kind: str) -> float:
         """Return the seconds since the watch of a kind last delivered anything."""

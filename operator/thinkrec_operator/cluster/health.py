@@ -46,7 +46,9 @@ async def serving(health: Health, metrics: Metrics, *, health_port: int, metrics
     """Serve both ports while inside; 0 serves none. OSError names a port that is taken."""
 
     async def exposition(request: web.Request) -> web.Response:
-        text = await asyncio.to_thread(generate_latest, metrics.registry)
+        names = request.query.getall("name[]", [])  # as Prometheus's own clients take it: only these series
+        registry = metrics.registry.restricted_registry(names) if names else metrics.registry
+        text = await asyncio.to_thread(generate_latest, registry)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     runners = [

@@ -14,7 +14,7 @@ from thinkrec_crds import group
 from thinkrec_crds.artifact import Progress, TerminationMessage
 from thinkrec_crds.conditions import Reason
 from thinkrec_crds.spec_training import TrainingBackend
-from thinkrec_operator.cluster.pods import PodRecord, moment
+from thinkrec_operator.cluster.pods import PodRecord, moment, without_secrets
 from thinkrec_operator.manifests.training import ANNOTATION_GENERATION, ANNOTATION_STAGE_KEY
 from thinkrec_operator.observed import JobObservation, JobState
 
@@ -24,6 +24,8 @@ _FAILED_REASONS = {
     "FailedIndexes": Reason.BACKOFF_LIMIT_EXCEEDED,
     "DeadlineExceeded": Reason.DEADLINE_EXCEEDED,
 }
+MAX_ERROR = 2048
+_QUEUED = ("Job", "JobSet", "TrainJob")
 _MORE_CONCRETE = frozenset({Reason.OOM_KILLED, Reason.POD_EVICTED, Reason.CONTAINER_START_ERROR})
 """Causes in a Pod that say more than "failed too often"."""
 
@@ -50,6 +52,8 @@ class JobRecord:
     failures: int
     active: int
     running: int
+    completions: int
+    """Pods that must succeed."""
     started: datetime | None
     ended: datetime | None
     reason: str = ""
@@ -89,7 +93,7 @@ def job_record(body: Mapping[str, Any]) -> JobRecord:
         owner=owner_uid(meta),
         component=labels.get(group.LABEL_COMPONENT, ""),
         key=annotations.get(ANNOTATION_STAGE_KEY, ""),
-        generation=int(annotations.get(ANNOTATION_GENERATION) or 0),
+        generation=_number(annotations.get(ANNOTATION_GENERATION)),
         retrain=annotations.get(group.ANNOTATION_RETRAIN_REQUESTED),
         scheduled=annotations.get(group.ANNOTATION_SCHEDULED_FOR),
         suspended=bool(spec.get("suspend")),
@@ -99,12 +103,17 @@ def job_record(body: Mapping[str, Any]) -> JobRecord:
         failures=status.get("failed") or 0,
         active=status.get("active") or 0,
         running=status.get("ready") or 0,
-        started=moment(status.get("startTime")),
+        completions=spec.get("completions") or 1,
+        started=moment(status.get("startTime") or meta.get("creationTimestamp")),
         ended=moment(ended) if succeeded or failure else None,
         reason=failure.get("reason", ""),
         message=failure.get("message", ""),
         deleting=meta.get("deletionTimestamp") is not None,
     )
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else 0  # edited by hand: no generation
 
 
 def owner_uid(meta: Mapping[str, Any]) -> str:
@@ -115,7 +124,7 @@ def owner_uid(meta: Mapping[str, Any]) -> str:
 def queue_record(body: Mapping[str, Any]) -> QueueRecord | None:
     """Return why a Workload of Kueue waits, or None where it belongs to no Job or was admitted."""
     meta = body["metadata"]
-    owner = next((ref for ref in meta.get("ownerReferences") or () if ref.get("kind") in ("Job", "JobSet")), None)
+    owner = next((ref for ref in meta.get("ownerReferences") or () if ref.get("kind") in _QUEUED), None)
     if owner is None:
         return None
     conditions = {item["type"]: item for item in (body.get("status") or {}).get("conditions") or ()}
@@ -163,7 +172,7 @@ def observe_job(
         completion_time=job.ended,
         termination=told,
         progress=progress,
-        deleting=job.deleting or job.owner != model_uid,
+        deleting=job.deleting or job.owner not in ("", model_uid),
     )
 
 
@@ -174,24 +183,34 @@ def termination(job: JobRecord, pods: Sequence[PodRecord]) -> TerminationMessage
     return next(published, found[0] if found else None)
 
 
+def pods_of(job: JobRecord, pods: Iterable[PodRecord]) -> list[PodRecord]:
+    """Return the Pods of a Job; those of a JobSet or TrainJob carry the key, for their own Jobs have other names."""
+    by_key = job.kind != "Job"
+    return [pod for pod in pods if (pod.key == job.key if by_key else pod.job == job.name)]
+
+
 def is_lost(job: JobRecord, pods: Sequence[PodRecord]) -> bool:
-    """Return whether a Job succeeded but every Pod that could say with what is gone."""
-    return job.succeeded and not job.deleting and not pods
+    """Return whether a Job succeeded but a Pod that could say with what is gone."""
+    if not job.succeeded or job.deleting or sum(pod.finished for pod in pods) >= job.completions:
+        return False
+    told = termination(job, pods)
+    return told is None or told.digest is None
 
 
 def _parsed(text: str) -> TerminationMessage | None:
     if not text.startswith("{"):
         return None
     try:
-        return TerminationMessage.from_json(text)
+        told = TerminationMessage.from_json(text)
     except ValidationError:
         return None  # another program's words; the exit code still tells
+    return told.model_copy(update={"error": without_secrets(told.error, MAX_ERROR)}) if told.error else told
 
 
 def _state(job: JobRecord, pods: Sequence[PodRecord], told: TerminationMessage | None) -> JobState:
     if job.failed:
         return JobState.FAILED
-    silent = told is None and any(not pod.finished for pod in pods)
+    silent = (told is None or told.digest is None) and any(not pod.finished for pod in pods)
     if job.succeeded and not silent and pods:
         return JobState.SUCCEEDED
     # Succeeded, but the watch of Pods is behind the watch of Jobs: what was published is not known yet.

@@ -47,7 +47,7 @@ class _Models(Collector):
         )
         age = GaugeMetricFamily("thinkrec_model_age_seconds", "Time since the latest training ended.", labels=labels)
         now = time.time()
-        for key, summary in self.found.items():
+        for key, summary in tuple(self.found.items()):
             info.add_metric((*key, summary.serving, summary.latest), 1)
             for type_, status in summary.conditions:
                 condition.add_metric((*key, type_, status), 1)
@@ -81,6 +81,12 @@ class Metrics:
         self.watch_age = Gauge(
             "thinkrec_watch_age_seconds", "Time since a watch last spoke.", ("kind",), registry=registry
         )
+        self.watch_overdue = Gauge(
+            "thinkrec_watch_overdue_seconds",
+            "Time for which a watch has owed us a change that we know of.",
+            ("kind",),
+            registry=registry,
+        )
         self.loop_lag = Gauge("thinkrec_event_loop_lag_seconds", "Latest lag of the event loop.", registry=registry)
         self.stage_duration = Histogram(
             "thinkrec_stage_duration_seconds",
@@ -101,6 +107,10 @@ class Metrics:
             conditions=tuple((intern(c.type), intern(c.status)) for c in status.conditions),
             trained=trained.timestamp() if trained is not None else None,
         )
+
+    def unreadable(self, namespace: str, name: str) -> None:
+        """Tell that a model cannot be read: nothing is known of it but that."""
+        self._models.found[namespace, name] = _Summary("", "", (("Ready", "False"), ("Stalled", "True")), None)
 
     def forget(self, namespace: str, name: str) -> None:
         """Drop the series of a model that is gone."""

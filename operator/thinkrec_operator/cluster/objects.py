@@ -11,10 +11,12 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from sys import intern
 from typing import Any
 
 from pydantic import ValidationError
 
+from thinkrec_crds import group
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_operator.cluster.jobs import owner_uid
 from thinkrec_operator.manifests.revision import record_of
@@ -37,6 +39,8 @@ class ObjectRecord:
     component: str
     deleting: bool
     packed: bytes
+    store: str = ""
+    """Of a model: the root of its store."""
 
     @property
     def body(self) -> dict[str, Any]:
@@ -57,8 +61,14 @@ def object_record(kind: str, body: Mapping[str, Any], *, component: str = "") ->
         owner=owner_uid(meta),
         component=component,
         deleting=meta.get("deletionTimestamp") is not None,
+        store=_store(body) if kind == group.MODEL_KIND else "",
         packed=zlib.compress(json.dumps(kept, separators=(",", ":")).encode(), 1),
     )
+
+
+def _store(body: Mapping[str, Any]) -> str:
+    root = ((body.get("spec") or {}).get("artifacts") or {}).get("storageUri") or ""
+    return intern(str(root).rstrip("/"))
 
 
 @dataclass(frozen=True, slots=True)

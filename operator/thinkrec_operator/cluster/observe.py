@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from typing import Any
 
 from thinkrec_crds.artifact import Progress
+from thinkrec_crds.group import FINALIZER
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_operator.cluster import resources
-from thinkrec_operator.cluster.jobs import JobRecord, is_lost, observe_job
-from thinkrec_operator.cluster.objects import ObjectRecord, parsed_model, parsed_revision
-from thinkrec_operator.cluster.pods import PodRecord
+from thinkrec_operator.cluster.jobs import JobRecord, is_lost, observe_job, pods_of
+from thinkrec_operator.cluster.objects import ObjectRecord, parsed_revision
 from thinkrec_operator.cluster.refusals import Refusals
 from thinkrec_operator.cluster.serving import observe_serving, rollout
 from thinkrec_operator.cluster.view import Children, View
 from thinkrec_operator.cluster.workqueue import Key
+from thinkrec_operator.manifests.revision import ANNOTATION_EVALUATION
 from thinkrec_operator.names import child_name
 from thinkrec_operator.observed import (
     ChildRef,
@@ -27,6 +30,8 @@ from thinkrec_operator.observed import (
 )
 from thinkrec_operator.work import finished_work
 
+CLEANUP = "cleanup"
+"""Component label of the Job that removes what a deleted model left in the store."""
 _NAMED_ELSEWHERE = frozenset({resources.CONFIG_MAP.kind, resources.CONTROLLER_REVISION.kind})
 """Kinds with a field of their own in Observed."""
 
@@ -46,8 +51,8 @@ def observe(
     children = view.children(key)
     uid = model.metadata.uid
     work, cleanup = _jobs(view, key, children, uid, progress or {})
-    own = [record for record in children.objects.values() if record.owner == uid and not record.deleting]
-    deleting = model.metadata.deletion_timestamp is not None
+    own = [record for record in children.objects.values() if record.owner in ("", uid) and not record.deleting]
+    leaving = model.metadata.deletion_timestamp is not None and FINALIZER in model.metadata.finalizers
     return Observed(
         model=model,
         now=now,
@@ -60,8 +65,8 @@ def observe(
         other_children=tuple(ChildRef(r.kind, r.name) for r in own if r.kind not in _NAMED_ELSEWHERE),
         kinds=kinds,
         refusals=refusals.of(key) if refusals else (),
-        namespace_terminating=refusals is not None and refusals.is_terminating(key[0]),
-        keys_elsewhere=frozenset(keys_elsewhere(view, key, model)) if deleting else frozenset(),
+        namespace_terminating=refusals is not None and refusals.is_terminating(key, uid),
+        keys_elsewhere=frozenset(keys_elsewhere(view, key, model)) if leaving else frozenset(),
         cleanup=cleanup,
     )
 
@@ -70,7 +75,7 @@ def lost_jobs(view: View, key: Key, observed: Observed) -> Iterator[JobRecord]:
     """Yield the Jobs that succeeded but whose Pods are gone, where nothing else knows what they published."""
     children = view.children(key)
     for job in children.jobs.values():
-        if job.key and is_lost(job, _pods_of(children, job)) and job.key not in finished_work(observed):
+        if job.key and is_lost(job, pods_of(job, children.pods.values())) and job.key not in finished_work(observed):
             yield job
 
 
@@ -81,21 +86,16 @@ def _jobs(
     for job in sorted(children.jobs.values(), key=lambda found: (found.kind, found.name)):
         seen = observe_job(
             job,
-            _pods_of(children, job),
+            pods_of(job, children.pods.values()),
             model_uid=uid,
             queue=view.queue(key[0], job.name),
             progress=progress.get(job.uid),
         )
-        if not job.key:  # it works on no stage: it removes what a deleted model left in the store
-            cleanup = seen
-        else:
+        if job.component == CLEANUP:
+            cleanup = seen if job.owner == uid else cleanup
+        elif job.key:
             work.append(seen)
     return tuple(work), cleanup
-
-
-def _pods_of(children: Children, job: JobRecord) -> list[PodRecord]:
-    by_key = job.kind != resources.JOB.kind
-    return [pod for pod in children.pods.values() if (pod.key == job.key if by_key else pod.job == job.name)]
 
 
 def _is_stage(record: ObjectRecord) -> bool:
@@ -117,25 +117,24 @@ def _deployment(own: list[ObjectRecord], children: Children, name: str, url: str
 
 
 def keys_elsewhere(view: View, key: Key, model: ThinkRecModel) -> Iterator[str]:
-    """Yield the stage keys that other models with the same store still use: in status, or in a revision's lineage."""
+    """Yield the stage keys that other models with the same store still use: in status, or in a revision's lineage.
+
+    Read from the plain bodies: a model that this version cannot understand still uses what it names.
+    """
     root = model.spec.artifacts.storage_uri.rstrip("/")
     for other, record in view.models():
-        if other == key:
+        if other == key or record.store != root:
             continue
-        found = parsed_model(record)
-        if not isinstance(found, ThinkRecModel):
-            # It cannot be read, so what it uses cannot be known: better too much is kept than too little.
-            raise UnreadableNeighbour(f"{other[0]}/{other[1]}", found.message)
-        if found.spec.artifacts.storage_uri.rstrip("/") == root:
-            yield from (row.key for row in (*found.status.stages, *found.status.experts))
-            for revision in _revisions(list(view.children(other).objects.values())):
-                yield from (result.key for result in revision.data.results.values())
-                yield revision.evaluation.result.key
+        status = record.body.get("status") or {}
+        yield from (row.get("key", "") for row in (*(status.get("stages") or ()), *(status.get("experts") or ())))
+        for child in view.children(other).objects.values():
+            if child.kind == resources.CONTROLLER_REVISION.kind:
+                yield from _keys_of_revision(child.body)
 
 
-class UnreadableNeighbour(RuntimeError):  # noqa: N818 (it is a finding, not a defect)
-    """Another model of the cluster cannot be read, so that a clean-up might remove what it uses."""
-
-    def __init__(self, name: str, why: str) -> None:
-        """Name the model and what is wrong with it."""
-        super().__init__(f"model {name} cannot be read ({why}), so what it uses of the store is not known")
+def _keys_of_revision(body: Mapping[str, Any]) -> Iterator[str]:
+    for result in ((body.get("data") or {}).get("results") or {}).values():
+        yield result.get("key", "")
+    evaluation = (body["metadata"].get("annotations") or {}).get(ANNOTATION_EVALUATION)
+    if evaluation:
+        yield json.loads(evaluation).get("result", {}).get("key", "")

@@ -17,8 +17,9 @@ _PULL = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrI
 _START = frozenset({"CreateContainerError", "RunContainerError", "CreateContainerConfigError", "StartError"})
 _SECRET_MISSING = re.compile(r'secrets? "?[^"]*"? not found|references non-existent secret', re.IGNORECASE)
 _SECRET_LIKE = re.compile(
-    r"(?i)((?:secret|token|password|passwd|api[_-]?key|authorization)[\w-]*\s*[=:]\s*(?:bearer\s+)?)[^\s,;'\"]+"
-    r"|\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b"
+    r"(?i)((?:secret|token|password|passwd|api[_-]?key|authorization|signature|credential)[\w-]*['\"]?\s*[=:]\s*"
+    r"['\"]?(?:bearer\s+)?)[^\s,;&'\"]+"
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b|\b(?:hf_|sk-)[\w-]{8,}|(?<=://)[^\s/@:]+:[^\s/@]+(?=@)"
 )
 MAX_MESSAGE = 512
 
@@ -85,9 +86,9 @@ def moment(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-def without_secrets(text: str) -> str:
+def without_secrets(text: str, length: int = MAX_MESSAGE) -> str:
     """Return the text, shortened, with everything that looks like a credential masked."""
-    return _SECRET_LIKE.sub(lambda found: f"{found.group(1) or ''}***", text.strip())[:MAX_MESSAGE]
+    return _SECRET_LIKE.sub(lambda found: f"{found.group(1) or ''}***", text.strip())[:length]
 
 
 def _ended(statuses: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:

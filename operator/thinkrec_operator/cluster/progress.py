@@ -11,7 +11,7 @@ from thinkrec_crds.artifact import Progress
 from thinkrec_operator.cluster import resources
 from thinkrec_operator.cluster.api import Api
 from thinkrec_operator.cluster.errors import ApiError
-from thinkrec_operator.cluster.jobs import JobRecord
+from thinkrec_operator.cluster.jobs import JobRecord, pods_of
 from thinkrec_operator.cluster.pods import PodRecord
 from thinkrec_operator.manifests.training import CONTAINER
 
@@ -31,13 +31,14 @@ class ProgressReader:
 
     async def refresh(self, namespace: str, jobs: Iterable[JobRecord], pods: Iterable[PodRecord]) -> None:
         """Read the logs that are due; drop what is known of Jobs that ended."""
-        running = [pod for pod in pods if pod.job is not None and pod.phase == "Running" and not pod.deleting]
+        # A Pod on a node that is lost stays Running but is not ready: its log cannot be read.
+        running = [pod for pod in pods if pod.phase == "Running" and pod.ready and not pod.deleting]
         for job in jobs:
             if job.finished:
                 self._read.pop(job.uid, None)
                 self.newest.pop(job.uid, None)
                 continue
-            pod = next((pod for pod in running if pod.job == job.name), None)
+            pod = next(iter(pods_of(job, running)), None)
             if pod is not None and self._clock() - self._read.get(job.uid, float("-inf")) >= self._period:
                 self._read[job.uid] = self._clock()
                 await self._look(namespace, job, pod)

@@ -30,21 +30,21 @@ class Refusals:
     def __init__(self) -> None:
         """Know of none."""
         self._found: dict[Key, dict[str, _Entry]] = {}
-        self._terminating: set[str] = set()
+        self._terminating: dict[Key, str] = {}
 
     def of(self, key: Key) -> tuple[Refusal, ...]:
         """Return what was refused for a model, in the order of names."""
         found = self._found.get(key, {})
         return tuple(found[name].refusal for name in sorted(found))
 
-    def is_terminating(self, namespace: str) -> bool:
-        """Return whether nothing may be created in a namespace any more."""
-        return namespace in self._terminating
+    def is_terminating(self, key: Key, uid: str) -> bool:
+        """Return whether nothing may be created for this model any more, because its namespace is being deleted."""
+        return self._terminating.get(key) == uid
 
     def add(self, key: Key, manifest: Mapping[str, Any], error: ApiError) -> None:
         """Remember a refusal of this very manifest."""
         if error.namespace_terminating:
-            self._terminating.add(key[0])
+            self._terminating[key] = _owner(manifest)
             return
         name = manifest["metadata"]["name"]
         refusal = Refusal(manifest["kind"], name, error.reason, without_secrets(error.message))
@@ -52,10 +52,15 @@ class Refusals:
 
     def stands(self, key: Key, manifest: Mapping[str, Any]) -> bool:
         """Return whether this very manifest was refused and nothing changed since."""
-        if key[0] in self._terminating:
+        if self.is_terminating(key, _owner(manifest)):
             return True
         entry = self._found.get(key, {}).get(manifest["metadata"]["name"])
         return entry is not None and entry.digest == applied_hash(manifest)
+
+    def settle(self, key: Key, manifest: Mapping[str, Any]) -> bool:
+        """Forget the refusal of a child that is there now; return whether there was one."""
+        found = self._found.get(key, {})
+        return found.pop(manifest["metadata"]["name"], None) is not None
 
     def keep(self, key: Key, names: set[str]) -> None:
         """Forget refusals of children that are no longer wanted."""
@@ -69,7 +74,12 @@ class Refusals:
 
     def clear(self) -> set[Key]:
         """Forget them all, so that each is tried once more; return whose they were."""
-        keys = set(self._found)
+        keys = set(self._found) | set(self._terminating)
         self._found.clear()
         self._terminating.clear()
         return keys
+
+
+def _owner(manifest: Mapping[str, Any]) -> str:
+    uid: str = manifest["metadata"]["ownerReferences"][0]["uid"]
+    return uid

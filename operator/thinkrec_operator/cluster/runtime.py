@@ -71,7 +71,7 @@ class Operator:
             self._health.ready = True
             registry = handlers.build(handlers.Sink(self._view, self._queue, self._echo), proof, resync.kinds)
             try:
-                await self._watch(registry, tasks)
+                await self._watch(registry, tasks, resync.denied)
             finally:
                 await self._drain(tasks)
 
@@ -108,9 +108,9 @@ class Operator:
         _log.info("listed %d models in %.1f s", len(self._view), time.monotonic() - start)
 
     async def _resync_for_ever(self, resync: Resync) -> None:
+        kinds, denied = resync.kinds, resync.denied
         while True:
             await asyncio.sleep(self._config.resync_seconds)
-            before = resync.kinds
             try:
                 changed = await resync.run()
             except ApiError as error:
@@ -118,20 +118,25 @@ class Operator:
                 continue
             for key in changed | self._refusals.clear():
                 self._queue.add(key)
-            if resync.kinds != before:
+            if resync.kinds != kinds:
                 raise KindsChanged(f"the cluster now knows {sorted(resync.kinds)}; watches are set up by a restart")
+            if resync.denied != denied:
+                left_out = ", ".join(sorted(resync.denied)) or "none"
+                raise KindsChanged(f"namespaces left out: {left_out}; watches are set up by a restart")
 
-    async def _watch(self, registry: kopf.OperatorRegistry, tasks: list[asyncio.Task[None]]) -> None:
+    async def _watch(
+        self, registry: kopf.OperatorRegistry, tasks: list[asyncio.Task[None]], denied: frozenset[str]
+    ) -> None:
         """Run Kopf until SIGTERM; end it when one of our own tasks ends, which none should."""
         stop = asyncio.Event()
-        namespaces = self._config.namespaces
+        namespaces = tuple(name for name in self._config.namespaces if name not in denied)
         # Kopf names itself after the user otherwise, and the container's user has no name.
         os.environ.setdefault("POD_ID", socket.gethostname())
         watching = asyncio.create_task(
             kopf.operator(
                 registry=registry,
                 standalone=True,
-                clusterwide=not namespaces,
+                clusterwide=not self._config.namespaces,
                 namespaces=namespaces,
                 stop_flag=stop,
             ),

@@ -42,7 +42,7 @@ def rollout(body: Mapping[str, Any]) -> Rollout:
         current=seen and updated == replicas,
         replicas=replicas,
         ready=status.get("readyReplicas") or 0,
-        stuck=progress.get("reason") == "ProgressDeadlineExceeded",
+        stuck=seen and progress.get("reason") == "ProgressDeadlineExceeded",
         refused=failure.get("message") or "" if failure.get("status") == "True" else "",
     )
 

@@ -70,7 +70,7 @@ class WorkQueue:
         """Make a key that failed due again later; return in how many seconds. `after` is the apiserver's own wish."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         wait = min(MAX_SECONDS, BASE_SECONDS * 2.0 ** min(failures - 1, 20)) * (0.5 + 0.5 * self._jitter())
-        seconds = wait if after is None else after
+        seconds = wait if after is None else max(after, BASE_SECONDS)
         self.add_after(key, seconds)
         return seconds
 
