@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,7 @@ class World:
 def _patch(world: World, spec: dict[str, Any]) -> dict[str, Any]:
     cpus = {"requests": {"cpu": "300m", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "3Gi"}}
     merged = {name: {**SMALL.get(name, {}), **spec.get(name, {})} for name in SMALL.keys() | spec.keys()}
-    merged["artifacts"] = {"endpoint": world.store.endpoint}
+    merged["artifacts"] = {**spec.get("artifacts", {}), "endpoint": world.store.endpoint}
     merged["training"] = {"podTemplate": mounted_environment.training(), "resources": cpus, **spec.get("training", {})}
     merged["serving"] |= {"podTemplate": mounted_environment.serving(), "resources": cpus}
     return {
@@ -211,8 +212,13 @@ def test_the_service_recommends(world: World) -> None:
 
 
 def test_new_data_trains_again_and_rolls_out_without_losing_a_request(world: World) -> None:
+    """A kubelet that is restarted in the middle changes nothing."""
     with Load(f"{world.url}/v1/recommend", {"userId": "2", "k": 2}) as load:
         world.apply(dataset={"revision": "2"})
+        wait_for(lambda: world.model()["status"].get("progressPercent", 100) < 50, "the training to begin")
+        world.cluster.stop_kubelet()
+        time.sleep(5)
+        world.cluster.start_kubelet()
         model = world.wait_ready(TRAINING_SECONDS)
     assert model["status"]["servingRevision"] != world.first_revision
     assert load.answered > 10
@@ -241,3 +247,45 @@ def test_a_pin_rolls_back_without_losing_a_request(world: World) -> None:
     assert model["status"]["servingRevision"] == world.first_revision
     assert load.answered > 3
     assert not load.failures, load.failures[:5]
+
+
+BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
+    "no-secret": ({"artifacts": {"secretRef": {"name": "absent"}}}, "SecretNotFound", "absent"),
+    "no-image": ({"training": {"image": "registry.invalid/none:1"}}, "ImagePullError", "registry.invalid/none:1"),
+    "no-bucket": ({"dataset": {"storageUri": "s3://nowhere/ratings"}}, "DatasetNotFound", "nowhere"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_only_the_node_can_see_is_named(world: World, name: str) -> None:
+    """Nothing of it is running yet, so each ends in seconds."""
+    wrong, reason, named = BROKEN[name]
+    body = _patch(world, {})
+    body["metadata"]["name"] = name
+    secret = {"secretRef": {"name": "store"}}
+    body["spec"] |= {
+        "baseModel": {"storageUri": "s3://data/movielens/base-model", **secret},
+        "dataset": {"storageUri": "s3://data/movielens/ratings", "items": {"storageUri": "s3://data/x"}, **secret},
+    }
+    body["spec"]["artifacts"] |= {"storageUri": f"s3://models/{name}", **secret}
+    for part, values in wrong.items():
+        body["spec"][part] |= values
+    world.api.create(models_path(world.namespace), body)
+    path = f"{models_path(world.namespace)}/{name}"
+    wait_for(
+        lambda: condition(world.api.get(path), "Stalled", "reason") == reason,
+        f"{reason}: {world.api.get(path).get('status')}",
+        seconds=ROLLOUT_SECONDS,
+        every=1,
+    )
+    assert named in condition(world.api.get(path), "Stalled", "message")
+    world.api.delete(path)
+
+
+def test_a_deleted_model_takes_its_artifacts_with_it_where_it_shall(world: World) -> None:
+    world.apply(serving={**SMALL["serving"], "revision": world.first_revision}, artifacts={"deletionPolicy": "Delete"})
+    wait_for(lambda: world.model()["metadata"].get("finalizers"), "the finalizer")
+    world.kubectl("delete", "thinkrecmodel", "movielens", "--wait=false")
+    wait_for(lambda: world.api.find(world.path) is None, "the model to go", seconds=ROLLOUT_SECONDS, every=1)
+    left = client(world.store).list_objects_v2(Bucket="models", Prefix="movielens/").get("Contents", [])
+    assert [item["Key"] for item in left if item["Key"].endswith("manifest.json")] == []

@@ -25,6 +25,7 @@ METRICS: dict[str, set[str]] = {
     "thinkrec_reconcile_total": {"result"},
     "thinkrec_api_requests_total": {"verb", "kind", "code"},
     "thinkrec_watch_age_seconds": {"kind"},
+    "thinkrec_watch_overdue_seconds": {"kind"},
     "thinkrec_event_loop_lag_seconds": set(),
 }
 """Series of the operator and their labels; the names are a contract."""
@@ -142,12 +143,10 @@ def test_few_alerts_wake_somebody() -> None:
 
 def test_a_threshold_follows_its_value() -> None:
     values: dict[str, Any] = {
-        "operator": {"resyncSeconds": 100},
         "metrics": {"prometheusRule": {"enabled": True, "modelProgressHours": 48, "queueDepth": 7}},
     }
     rule = chart.only(chart.render(values, apis=[chart.MONITORING]), "PrometheusRule")
     found = {alert["alert"]: alert for group in rule["spec"]["groups"] for alert in group["rules"]}
-    assert found["ThinkRecWatchStale"]["expr"].endswith("> 260")
     assert found["ThinkRecQueueBacklog"]["expr"].endswith("> 7")
     assert found["ThinkRecModelProgressingLong"]["for"] == "48h"
 

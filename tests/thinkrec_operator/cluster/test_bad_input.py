@@ -50,9 +50,7 @@ def test_a_pod_template_that_the_apiserver_refuses(scene: Scene) -> None:
 
 def test_a_quota_that_forbids_jobs(control_plane: Cluster, namespace: str, tmp_path: Path) -> None:
     quotas = f"/api/v1/namespaces/{namespace}/resourcequotas"
-    control_plane.api.create(
-        quotas, {"metadata": {"name": "none"}, "spec": {"hard": {"count/jobs.batch": "0"}}}
-    )
+    control_plane.api.create(quotas, {"metadata": {"name": "none"}, "spec": {"hard": {"count/jobs.batch": "0"}}})
     with opened(control_plane, namespace, tmp_path, resync_seconds="5") as scene:
         wait_for(lambda: scene.api.get(f"{quotas}/none").get("status", {}).get("hard"), "the quota to be in force")
         scene.apply()

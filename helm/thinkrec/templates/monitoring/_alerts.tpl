@@ -32,8 +32,8 @@ operator:
   - name: ThinkRecWatchStale
     severity: critical
     for: 5m
-    expr: max by (kind) (thinkrec_watch_age_seconds) > {{ add (mul 2 .Values.operator.resyncSeconds) 60 }}
-    summary: {{ `The operator has heard nothing of {{ $labels.kind }} for two resyncs.` | quote }}
+    expr: max by (kind) (thinkrec_watch_overdue_seconds) > 120
+    summary: {{ `The operator knows of a change of a {{ $labels.kind }} that its watch has not delivered.` | quote }}
   - name: ThinkRecReconcileErrors
     severity: warning
     for: 15m
