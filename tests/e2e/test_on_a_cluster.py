@@ -264,6 +264,7 @@ def test_what_only_the_node_can_see_is_named(world: World, name: str) -> None:
     body["metadata"]["name"] = name
     secret = {"secretRef": {"name": "store"}}
     body["spec"] |= {
+        "experts": {"count": 2},
         "baseModel": {"storageUri": "s3://data/movielens/base-model", **secret},
         "dataset": {"storageUri": "s3://data/movielens/ratings", "items": {"storageUri": "s3://data/x"}, **secret},
     }
