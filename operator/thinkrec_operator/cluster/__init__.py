@@ -2,6 +2,7 @@
 """The driver for Kubernetes: Kopf watches, the queue says what is due, `reconcile` what to do, and `apply` does it.
 
     handlers       what is listened to: the table of contents
+    stateless      keeps Kopf from comparing what it watches
     runtime        the process: first list, workers, watches, end;  config: its environment variables
     workqueue      which model is due, at most once, with back-off and later visits
     controller     one visit: observe, decide, apply
@@ -15,5 +16,6 @@
     release        takes our finalizer off every model, for an uninstall
     main           the command line
 
-Only `handlers`, `runtime` and `credentials` know Kopf; only `api` and `credentials` know the Kubernetes client.
+Only `handlers`, `stateless`, `runtime` and `credentials` know Kopf;
+only `api` and `credentials` know the Kubernetes client.
 """

@@ -8,7 +8,6 @@ keeps a cache file under a name that can be guessed, and the kinds here are know
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +15,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio.client.rest import RESTClientObject
+from pydantic_core import from_json
 
 from thinkrec_crds import group
 from thinkrec_operator.cluster.credentials import Credentials
@@ -148,7 +148,7 @@ class Api:
         content_type: str = "application/json",
     ) -> dict[str, Any]:
         raw = await self._raw(verb, resource, path, query=query, body=body, content_type=content_type)
-        found: dict[str, Any] = json.loads(raw)
+        found: dict[str, Any] = from_json(raw)  # twice as fast as json.loads, and equal strings are one
         return found
 
     async def _raw(

@@ -24,6 +24,7 @@ from thinkrec_operator.cluster import resources
 from thinkrec_operator.cluster.credentials import Credentials
 from thinkrec_operator.cluster.echo import Echo
 from thinkrec_operator.cluster.resources import OURS, Resource
+from thinkrec_operator.cluster.stateless import NoDiffs, NoProgress
 from thinkrec_operator.cluster.view import View
 from thinkrec_operator.cluster.workqueue import WorkQueue
 
@@ -74,6 +75,8 @@ def tune(settings: kopf.OperatorSettings) -> None:
     settings.networking.request_timeout = 30.0
     settings.watching.chunk_size = 500
     settings.queueing.idle_timeout = 0.2  # an object's own task ends soon; thousands of them cost memory
+    settings.persistence.diffbase_storage = NoDiffs()
+    settings.persistence.progress_storage = NoProgress()
     settings.persistence.finalizer = "operator.thinkrec.io/unused"
     for resource in (*resources.WATCHED, resources.JOB_SET, resources.TRAIN_JOB):
         settings.watching.label_selectors[resource.group, resource.version, resource.plural] = OURS

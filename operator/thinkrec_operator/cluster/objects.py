@@ -6,7 +6,6 @@ With ten thousand models the parsed bodies would take gigabytes; a packed one ta
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from sys import intern
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json, to_json
 
 from thinkrec_crds import group
 from thinkrec_crds.model import ThinkRecModel
@@ -45,7 +45,7 @@ class ObjectRecord:
     @property
     def body(self) -> dict[str, Any]:
         """Return the object without what only the apiserver needs (managedFields)."""
-        found: dict[str, Any] = json.loads(zlib.decompress(self.packed))
+        found: dict[str, Any] = from_json(zlib.decompress(self.packed))
         return found
 
 
@@ -62,7 +62,7 @@ def object_record(kind: str, body: Mapping[str, Any], *, component: str = "") ->
         component=component,
         deleting=meta.get("deletionTimestamp") is not None,
         store=_store(body) if kind == group.MODEL_KIND else "",
-        packed=zlib.compress(json.dumps(kept, separators=(",", ":")).encode(), 1),
+        packed=zlib.compress(to_json(kept), 1),
     )
 
 

@@ -78,6 +78,8 @@ class View:
         meta = body["metadata"]
         if self._gone.get(meta["uid"], -1) >= int(meta["resourceVersion"]):
             return None
+        if self._is_known(resource, meta):  # before anything is packed: every start lists everything twice
+            return None
         if resource is resources.MODEL:
             return self._put_model((meta["namespace"], meta["name"]), object_record(resource.kind, body))
         if resource is resources.WORKLOAD:
@@ -88,6 +90,17 @@ class View:
         key = (meta["namespace"], model)
         children = self._children.setdefault(key, Children())
         return key if _put_child(children, resource, body) else None
+
+    def _is_known(self, resource: Resource, meta: Mapping[str, Any]) -> bool:
+        """Return whether this version of an object, or a newer one, is in the view already."""
+        namespace, name = meta["namespace"], meta["name"]
+        record: ObjectRecord | JobRecord | PodRecord | None
+        if resource is resources.MODEL:
+            record = self._models.get((namespace, name))
+        else:
+            children = self._children.get((namespace, (meta.get("labels") or {}).get(group.LABEL_MODEL, "")))
+            record = _find(children, resource.kind, name) if children is not None else None
+        return record is not None and record.version >= int(meta["resourceVersion"])
 
     def remove(self, resource: Resource, body: Mapping[str, Any]) -> Key | None:
         """Forget an object; return the model it belonged to."""
@@ -206,6 +219,12 @@ def _put_child(children: Children, resource: Resource, body: Mapping[str, Any]) 
         return False
     children.objects[resource.kind, record.name] = record
     return True
+
+
+def _find(children: Children, kind: str, name: str) -> ObjectRecord | JobRecord | PodRecord | None:
+    if kind == resources.POD.kind:
+        return children.pods.get(name)
+    return children.objects.get((kind, name)) or children.jobs.get((kind, name))
 
 
 def _without_version(pod: PodRecord) -> tuple[object, ...]:
