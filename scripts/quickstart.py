@@ -21,6 +21,8 @@ from embedded_cluster.paths import REPOSITORY, cluster_folder
 from support import seaweed
 
 BUCKETS = ("data", "models")
+VOLUMES = 200
+"""Of 64 MB each; the server gives every bucket several."""
 EXAMPLE = REPOSITORY / "examples" / "movielens-cluster"
 _STORE = "an S3 server with the example's data, reachable from the pods of the embedded cluster; runs until Ctrl-C"
 _OVERLAY = "print examples/movielens-cluster for the embedded cluster, where stages run in this checkout's environment"
@@ -52,7 +54,7 @@ def serve(name: str) -> None:
     address = cluster.load(cluster_folder(name)).network.machine
     with (
         tempfile.TemporaryDirectory(prefix="thinkrec-store-") as folder,
-        seaweed.running(Path(folder), address=address) as server,
+        seaweed.running(Path(folder), address=address, volumes=VOLUMES) as server,
     ):
         _fill(server)
         sys.stdout.write(

@@ -38,7 +38,7 @@ def weed_binary() -> str:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *, address: str = "127.0.0.1") -> Iterator[Seaweed]:
+def running(folder: Path, *, address: str = "127.0.0.1", volumes: int = 20) -> Iterator[Seaweed]:
     """Start the server with one identity, wait until it answers, stop it; it listens on one address of this machine."""
     config = folder / "identities.json"
     credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
@@ -48,7 +48,7 @@ def running(folder: Path, *, address: str = "127.0.0.1") -> Iterator[Seaweed]:
     arguments = [f"-{role}.port={ports[2 * i]}" for i, role in enumerate(_ROLES)]
     arguments += [f"-{role}.port.grpc={ports[2 * i + 1]}" for i, role in enumerate(_ROLES)]
     arguments += [f"-ip={address}", f"-ip.bind={address}", f"-dir={folder / 'data'}", "-s3", f"-s3.config={config}"]
-    arguments += ["-master.volumeSizeLimitMB=64", "-volume.max=20", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+    arguments += ["-master.volumeSizeLimitMB=64", f"-volume.max={volumes}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     arguments += ["-master.telemetry=false", "-s3.autoCreateBucket=false"]
     with (folder / "weed.log").open("wb") as log:
         process = subprocess.Popen([weed_binary(), "server", *arguments], stdout=log, stderr=log, cwd=folder)
