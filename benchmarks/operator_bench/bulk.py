@@ -71,8 +71,8 @@ def versions(cluster: Cluster, *paths: str) -> dict[str, str]:
     for path in paths:
         token = ""
         while True:
-            query = {"limit": "2000", "continue": token}
-            page = cluster.api.request("GET", path, params=query, headers=accept).json()
+            query = {"limit": "500", "continue": token}
+            page = cluster.api.request("GET", path, params=query, headers=accept, timeout=300).json()
             found |= {item["metadata"]["uid"]: item["metadata"]["resourceVersion"] for item in page["items"] or ()}
             token = page["metadata"].get("continue") or ""
             if not token:

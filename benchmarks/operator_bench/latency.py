@@ -25,9 +25,12 @@ from thinkrec_operator.graph import build_graph
 from thinkrec_operator.manifests.pods import ANNOTATION_STAGE_KEY
 
 Body = dict[str, Any]
-_PAUSE = 0.6
-"""Between two new models: each of them brings eleven Jobs, which the machine has to run at the same time."""
+_PAUSE = 0.5
+"""Between two new models, so that they do not wait for each other."""
+_HOURS = 3600.0
 _JOBS = 11
+_CHAINS = 5
+"""One model in so many is run to its end, one after the other; of the rest only the first Job is waited for."""
 
 
 @dataclass
@@ -43,9 +46,20 @@ class Arrivals:
     """When each Job was first seen, and first seen finished; by model and stage key."""
 
     def __init__(self) -> None:
+        self.applied: dict[str, float] = {}
         self.created: dict[tuple[str, str], float] = {}
         self.ended: dict[tuple[str, str], float] = {}
         self.lock = threading.Lock()
+
+    def models(self) -> set[str]:
+        """Return the models of which a Job was seen."""
+        with self.lock:
+            return {model for model, _ in self.created}
+
+    def finished(self, model: str) -> int:
+        """Return how many of a model's Jobs have ended."""
+        with self.lock:
+            return sum(name == model for name, _ in self.ended)
 
     def take(self, now: float, type_: str, job: Body) -> None:
         """Note an event of a Job."""
@@ -60,26 +74,33 @@ class Arrivals:
 
 
 def measure(world: World, existing: int, samples: int) -> Latency:
-    """Apply models one after the other beside `existing` ones; run their Jobs on a pretended node."""
-    cluster, namespace, found, arrivals = world.cluster, world.namespace("latency"), Latency(existing), Arrivals()
+    """Apply models one after the other beside `existing` ones, never more than the machine runs at its ease."""
+    namespace, arrivals, stages = world.namespace("latency"), Arrivals(), PretendStages()
     jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
-    applied: dict[str, float] = {}
     with (
-        PretendKubelet(cluster, PretendStages()),
-        running(cluster.kubeconfig, world.folder / "latency.log") as operator,
-        Watch(cluster, jobs, arrivals.take, selector=OURS),
+        PretendKubelet(world.cluster, stages),
+        running(world.cluster.kubeconfig, world.folder / "latency.log") as operator,
+        Watch(world.cluster, jobs, arrivals.take, selector=OURS),
     ):
         operator.until_idle(existing)
+        chains = [f"whole-{n:04}" for n in range(max(1, samples // _CHAINS))]
+        for name in chains:
+            _apply(world.cluster, namespace, name, arrivals)
+            wait_for(lambda name=name: arrivals.finished(name) >= _JOBS, f"{name} to be trained", seconds=120)
+        stages.delay_seconds = _HOURS
         for n in range(samples):
-            name = f"fresh-{n:04}"
-            applied[name] = time.perf_counter()
-            cluster.api.create(models_path(namespace), model_manifest(name, experts=population.EXPERTS))
+            _apply(world.cluster, namespace, f"first-{n:04}", arrivals)
             time.sleep(_PAUSE)
-        wait_for(lambda: len(arrivals.ended) >= samples * _JOBS, "every Job to end", seconds=300, every=1.0)
-    found.apply_to_job = [_first(arrivals, name) - at for name, at in applied.items()]
-    found.end_to_job = [wait for name in applied for wait in _waits(arrivals, name)]
+        wait_for(lambda: len(arrivals.models()) == len(arrivals.applied), "every first Job", seconds=60)
+    first = [_first(arrivals, name) - at for name, at in arrivals.applied.items()]
+    found = Latency(existing, first, [wait for name in chains for wait in _waits(arrivals, name)])
     say(f"{len(found.apply_to_job)} models applied, {len(found.end_to_job)} following Jobs seen")
     return found
+
+
+def _apply(cluster: Cluster, namespace: str, name: str, arrivals: Arrivals) -> None:
+    arrivals.applied[name] = time.perf_counter()
+    cluster.api.create(models_path(namespace), model_manifest(name, experts=population.EXPERTS))
 
 
 def _first(arrivals: Arrivals, name: str) -> float:
