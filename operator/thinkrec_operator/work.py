@@ -171,7 +171,8 @@ def _view(observed: Observed, stage: Stage, job: JobObservation | None, results:
     if job is None:
         return _failed_before(observed, stage, name) or _waiting(observed, stage, name, results)
     if job.deleting:
-        return StageView(stage, name, "Pending", job, message="waits until the old Job is gone")
+        gone = StageView(stage, name, "Pending", job, message="waits until the old Job is gone")
+        return _failed_before(observed, stage, name) or gone
     return _active(stage, name, job) if job.active else _failed(observed, stage, name, job)
 
 

@@ -8,7 +8,7 @@ every time. It is made again when the manifest is another one, or at the next re
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from thinkrec_operator.cluster.drift import applied_hash
@@ -73,9 +73,11 @@ class Refusals:
             del self._found[key]
 
     def clear(self) -> set[Key]:
-        """Forget them all, so that each is tried once more; return whose they were."""
+        """Let each be tried once more; return whose they were. Until one is there, it is still told as refused."""
         keys = set(self._found) | set(self._terminating)
-        self._found.clear()
+        for found in self._found.values():
+            for name, entry in found.items():
+                found[name] = replace(entry, digest="")
         self._terminating.clear()
         return keys
 

@@ -47,7 +47,8 @@ def workload(scene: Scene, job: dict[str, Any], *, admitted: bool) -> None:
     if scene.api.find(f"{path}/{name}") is None:
         owner = {"apiVersion": "batch/v1", "kind": "Job", "controller": True}
         owner |= {field: job["metadata"][field] for field in ("name", "uid")}
-        scene.api.create(path, {"metadata": {"name": name, "ownerReferences": [owner]}, "spec": {"queueName": "team"}})
+        body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "Workload", "spec": {"queueName": "team"}}
+        scene.api.create(path, {**body, "metadata": {"name": name, "ownerReferences": [owner]}})
     reserved = {
         "type": "QuotaReserved",
         "status": str(admitted),
