@@ -21,6 +21,7 @@ import yaml
 from aiohttp import web
 
 from embedded_cluster.cluster import Cluster
+from support.loops import collect_sockets
 
 _WRITES = ("POST", "PUT", "PATCH", "DELETE")
 _DROPPED = frozenset({"host", "transfer-encoding", "content-length", "connection", "content-encoding"})
@@ -89,6 +90,7 @@ class ApiProxy:
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join(10)
+        collect_sockets()
 
     def drop_watches(self) -> None:
         """Close every open watch, as a load balancer does."""

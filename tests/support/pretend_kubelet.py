@@ -25,6 +25,7 @@ import httpx
 from embedded_cluster.certificates import Authority, Pair
 from embedded_cluster.cluster import Cluster
 from support import log_server
+from support.loops import collect_sockets
 
 Body = dict[str, Any]
 NODE_CAPACITY = {"cpu": "1000", "memory": "4000Gi", "pods": "20000", "ephemeral-storage": "4000Gi"}
@@ -96,6 +97,7 @@ class PretendKubelet:
         with contextlib.suppress(RuntimeError):  # it has ended by itself, with an error that is raised below
             self._loop.call_soon_threadsafe(self._main.cancel)
         self._thread.join(30)
+        collect_sockets()
         self._close_logs.close()
         self._cluster.api.delete(f"/api/v1/nodes/{self.node}")
         if error[0] is None:

@@ -91,7 +91,7 @@ class Applier:
             manifest = self._as_recorded(key, render(child))
             wanted.append((resources.BY_KIND[manifest["kind"]], stamped(manifest)))
         self._refusals.keep(key, {manifest["metadata"]["name"] for _, manifest in wanted})
-        changed, failure = False, None
+        changed = False
         for resource, manifest in wanted:
             if self._is_there(key, model, resource, manifest):
                 changed = self._refusals.settle(key, manifest) or changed
@@ -99,8 +99,8 @@ class Applier:
                 try:
                     changed = await self._write(key, model, resource, manifest) or changed
                 except ApiError as error:
-                    failure = failure or error
-        return changed, failure
+                    return changed, error  # what follows may need this one: a Job reads its ConfigMap
+        return changed, None
 
     def _as_recorded(self, key: Key, manifest: dict[str, Any]) -> dict[str, Any]:
         """Keep the lineage of a known revision as it was written: it cannot change, whatever this version would add."""

@@ -50,6 +50,8 @@ def test_retry_after_is_honoured(scene: Scene) -> None:
     start = time.monotonic()
     scene.apply()
     scene.wait(lambda model: model["status"]["observedGeneration"] == 1, "the first status")
+    wait_for(lambda: scene.items("configmaps"), "the first child", seconds=SECONDS)
+    wait_for(lambda: scene.items("jobs", "batch/v1"), "the first Job", seconds=SECONDS)
     assert time.monotonic() - start >= 3
 
 
