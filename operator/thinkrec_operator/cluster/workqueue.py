@@ -29,6 +29,7 @@ class WorkQueue:
         self._again: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
+        self._not_before: dict[Key, float] = {}
         self._jitter = jitter
 
     def __len__(self) -> int:
@@ -46,7 +47,11 @@ class WorkQueue:
         return bool(self._busy)
 
     def add(self, key: Key) -> None:
-        """Make the key due now."""
+        """Make the key due now, or when the apiserver wants to be asked again, if that is later."""
+        wait = self._not_before.get(key, 0.0) - asyncio.get_running_loop().time()
+        if wait > 0:
+            self.add_after(key, wait)
+            return
         self._cancel_timer(key)
         if key in self._busy:
             self._again.add(key)
@@ -71,12 +76,15 @@ class WorkQueue:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         wait = min(MAX_SECONDS, BASE_SECONDS * 2.0 ** min(failures - 1, 20)) * (0.5 + 0.5 * self._jitter())
         seconds = wait if after is None else max(after, BASE_SECONDS)
+        if after is not None:
+            self._not_before[key] = asyncio.get_running_loop().time() + seconds
         self.add_after(key, seconds)
         return seconds
 
     def forget(self, key: Key) -> None:
         """Note that the key went well: its next failure waits briefly again."""
         self._failures.pop(key, None)
+        self._not_before.pop(key, None)
 
     def drop(self, key: Key) -> None:
         """Forget a key that is gone for good."""
@@ -99,6 +107,7 @@ class WorkQueue:
 
     def _due(self, key: Key) -> None:
         self._timers.pop(key, None)
+        self._not_before.pop(key, None)
         self.add(key)
 
     def _cancel_timer(self, key: Key) -> None:

@@ -69,3 +69,15 @@ def test_failures_wait_longer_and_longer_until_one_goes_well() -> None:
         queue.drop(B)
 
     run(scenario())
+
+
+def test_an_event_does_not_shorten_what_the_apiserver_asked_for() -> None:
+    async def scenario() -> None:
+        queue = WorkQueue()
+        queue.retry(A, after=0.3)
+        queue.add(A)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(queue.get(), 0.1)
+        assert await asyncio.wait_for(queue.get(), 1) == A
+
+    run(scenario())
