@@ -30,12 +30,12 @@ _OVERLAY = "print examples/movielens-cluster for the embedded cluster, where sta
 
 def main() -> int:
     """Run `store` or `overlay`; return the exit code."""
-    parser = argparse.ArgumentParser(prog="scripts/quickstart-…", description=__doc__)
+    parser = argparse.ArgumentParser(prog="scripts/quickstart", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     store = commands.add_parser("store", help=_STORE, description=_STORE)
     store.add_argument("--name", default="dev", help="the embedded cluster (default: dev)")
     overlay = commands.add_parser("overlay", help=_OVERLAY, description=_OVERLAY)
-    overlay.add_argument("--endpoint", required=True, help="the address that scripts/quickstart-store printed")
+    overlay.add_argument("--endpoint", required=True, help="the address that `scripts/quickstart store` printed")
     overlay.add_argument("--namespace", default="movies", help="namespace of the model (default: movies)")
     options = parser.parse_args()
     try:

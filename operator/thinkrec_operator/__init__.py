@@ -10,9 +10,10 @@
     deletion               pure: the plan of a model that is being deleted
     schedule, turn         pure: cron -> next time;  whether a scheduled training starts now
     manifests/             pure: children of a plan -> Kubernetes objects
+    progress               pure: the newest progress line of a log, for both drivers
+    cluster/               the driver for Kubernetes: Kopf watches, a queue, server-side apply
     local/                 the driver without a cluster: subprocesses, a state folder, a live tree
     cli/                   the `thinkrec` command
 
-The driver for Kubernetes (handlers, queue, server-side apply) belongs beside `local/` and uses the same `reconcile`.
 Only `thinkrec_crds` is imported; trainer and inference are started as processes.
 """

@@ -14,7 +14,7 @@ import pytest
 
 from support import gitops_health
 from support.gitops_health import argo, kstatus
-from support.model_world import START, World, model
+from support.model_world import START, World, model, run_until
 from thinkrec_crds.conditions import Reason
 from thinkrec_crds.experiment import ThinkRecExperiment
 
@@ -30,17 +30,6 @@ def body(world: World) -> dict[str, Any]:
     return shown
 
 
-def until(world: World, title: str) -> str:
-    """Let everything succeed until a stage is at work; return its Job."""
-    for _ in range(50):
-        world.step()
-        for name in world.active:
-            if world.children[name].title == title:
-                return name
-            world.succeed(name)
-    raise AssertionError(f"{title} never started")
-
-
 def unseen() -> World:
     return World()
 
@@ -53,13 +42,13 @@ def first_visit() -> World:
 
 def training() -> World:
     world = World()
-    until(world, "adapter")
+    run_until(world, "adapter")
     return world
 
 
 def retrying() -> World:
     world = World()
-    name = until(world, "adapter")
+    name = run_until(world, "adapter")
     world.jobs[name] = replace(world.jobs[name], failures=1, attempts=1, message="broke; next try follows")
     world.step()
     return world
@@ -68,7 +57,7 @@ def retrying() -> World:
 def waiting_for_quota() -> World:
     world = World()
     world.edit({"training": {"queueName": "gpus"}})
-    name = until(world, "adapter")
+    name = run_until(world, "adapter")
     world.jobs[name] = replace(world.jobs[name], queued=True, reason="QuotaReserved", message="no quota in gpus")
     world.step()
     return world
@@ -76,14 +65,14 @@ def waiting_for_quota() -> World:
 
 def training_failed() -> World:
     world = World()
-    world.fail(until(world, "adapter"), reason=Reason.OOM_KILLED)
+    world.fail(run_until(world, "adapter"), reason=Reason.OOM_KILLED)
     world.step()
     return world
 
 
 def starting_to_serve() -> World:
     world = World()
-    world.succeed(until(world, "evaluate"))
+    world.succeed(run_until(world, "evaluate"))
     world.step()
     world.step()
     return world

@@ -45,12 +45,7 @@ def require_programs(names: tuple[str, ...]) -> None:
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A control plane without a node, thinkrec's CRDs installed; shared by the whole session."""
     require_programs(programs.CONTROL_PLANE)
-    running = cluster.start(tmp_path_factory.mktemp("control-plane") / "state", owned=True)
-    try:
-        install_crds(running.api)
-        yield running
-    finally:
-        running.stop()
+    yield from _running(tmp_path_factory.mktemp("control-plane"), node=False)
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +54,11 @@ def node_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if reason := dependencies.why_no_node():
         unavailable(reason)
     require_programs((*programs.CONTROL_PLANE, *programs.NODE))
-    running = cluster.start(tmp_path_factory.mktemp("node-cluster") / "state", node=True, owned=True)
+    yield from _running(tmp_path_factory.mktemp("node-cluster"), node=True)
+
+
+def _running(folder: Path, *, node: bool) -> Iterator[Cluster]:
+    running = cluster.start(folder / "state", node=node, owned=True)
     try:
         install_crds(running.api)
         yield running

@@ -340,3 +340,14 @@ class World:
     def _write(self, plan: Plan) -> None:
         self.status = plan.status
         self.events += plan.events
+
+
+def run_until(world: World, title: str) -> str:
+    """Let everything succeed until the Job of a stage is at work; return its name."""
+    for _ in range(50):
+        world.step()
+        for name in world.active:
+            if world.children[name].title == title:
+                return name
+            world.succeed(name)
+    raise AssertionError(f"{title} never started")

@@ -12,7 +12,7 @@ from typing import ClassVar
 import pytest
 
 import thinkrec_operator
-from support.model_world import START, World
+from support.model_world import START, World, run_until
 from thinkrec_crds.conditions import CANNOT_START, MODEL_CONDITIONS, Reason
 from thinkrec_crds.model_status import ModelStatus
 from thinkrec_crds.stage_kinds import StageKind
@@ -43,17 +43,6 @@ PURE = (
 def condition(world: World, kind: str) -> tuple[str, str]:
     found = world.status.condition(kind)
     return (found.status, found.reason) if found else ("absent", "")
-
-
-def run_until(world: World, title: str) -> str:
-    """Let everything succeed until the Job of a stage is at work; return its name."""
-    for _ in range(50):
-        world.step()
-        for name in world.active:
-            if world.children[name].title == title:
-                return name
-            world.succeed(name)
-    raise AssertionError(f"{title} never started")
 
 
 def reasons(world: World) -> list[str]:

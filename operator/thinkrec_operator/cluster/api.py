@@ -2,7 +2,7 @@
 """Our own calls to the apiserver, and the only place that makes them: each one is counted and timed.
 
 The generated client's transport is used (TLS, proxies, token renewal), its generated types are not: what is written
-are rendered manifests, what comes back goes to `records` at once. Discovery of the dynamic client is left out too: it
+are rendered manifests, what comes back goes to the view at once. Discovery of the dynamic client is left out too: it
 keeps a cache file under a name that can be guessed, and the kinds here are known (docs/adr/0007).
 """
 
@@ -24,7 +24,7 @@ from thinkrec_operator.cluster.metrics import Metrics
 from thinkrec_operator.cluster.resources import JOB, JOB_SET, TRAIN_JOB, Resource
 
 Body = Mapping[str, Any]
-"""A Kubernetes object as JSON; `records` turns it into a frozen value."""
+"""A Kubernetes object as JSON; the view turns it into a frozen value."""
 
 REQUEST_SECONDS: Final = 30.0
 LOG_SECONDS: Final = 3.0
@@ -62,7 +62,7 @@ class Api:
         token = ""
         while True:
             query = {"limit": str(PAGE), "labelSelector": selector, "continue": token}
-            found = await self._call("list", resource, resource.path(namespace), query=query)
+            found = _json(await self._call("list", resource, resource.path(namespace), query=query))
             meta = found.get("metadata") or {}
             yield Page(int(meta.get("resourceVersion") or 0), found.get("items") or [])
             token = meta.get("continue") or ""
@@ -71,7 +71,7 @@ class Api:
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Body:
         """Return one object; raise ApiError(404) where it is not."""
-        return await self._call("get", resource, resource.path(namespace, name))
+        return _json(await self._call("get", resource, resource.path(namespace, name)))
 
     async def apply(self, resource: Resource, manifest: Body, *, manager: str = group.FIELD_MANAGER) -> Body:
         """Create the object or bring our own fields to what the manifest says (server-side apply); return it."""
@@ -87,12 +87,12 @@ class Api:
 
     async def _apply(self, resource: Resource, path: str, manifest: Body, manager: str) -> Body:
         query = {"fieldManager": manager, "force": "true"}
-        return await self._call("apply", resource, path, query=query, body=manifest, content_type=_APPLY)
+        return _json(await self._call("apply", resource, path, query=query, body=manifest, content_type=_APPLY))
 
     async def create(self, resource: Resource, namespace: str, manifest: Body) -> Body:
         """Create an object; raise ApiError(409) where one of that name exists."""
         query = {"fieldManager": group.FIELD_MANAGER}
-        return await self._call("create", resource, resource.path(namespace), query=query, body=manifest)
+        return _json(await self._call("create", resource, resource.path(namespace), query=query, body=manifest))
 
     async def set_finalizers(
         self, resource: Resource, namespace: str, name: str, *, version: str, finalizers: list[str]
@@ -103,7 +103,7 @@ class Api:
             {"op": "add", "path": "/metadata/finalizers", "value": finalizers},
         ]
         path = resource.path(namespace, name)
-        return await self._call("patch", resource, path, body=patch, content_type=_JSON_PATCH)
+        return _json(await self._call("patch", resource, path, body=patch, content_type=_JSON_PATCH))
 
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str | None = None) -> None:
         """Delete an object and what it owns; one that is gone, or was replaced, is left alone.
@@ -124,13 +124,13 @@ class Api:
         """Return the last lines of a container's log."""
         query = {"container": container, "tailLines": str(lines), "limitBytes": str(64 * 1024)}
         path = resource.path(namespace, name, "log")
-        raw = await self._raw("get", resource, path, query=query, seconds=LOG_SECONDS)
+        raw = await self._call("get", resource, path, query=query, seconds=LOG_SECONDS)
         return raw.decode(errors="replace")
 
     async def serves(self, resource: Resource) -> bool:
         """Return whether the apiserver knows this kind in this version."""
         try:
-            listed = await self._call("get", resource, resource.root)
+            listed = _json(await self._call("get", resource, resource.root))
         except ApiError as error:
             if error.not_found:
                 return False
@@ -138,20 +138,6 @@ class Api:
         return any(item.get("name") == resource.plural for item in listed.get("resources") or ())
 
     async def _call(
-        self,
-        verb: str,
-        resource: Resource,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Any = None,
-        content_type: str = "application/json",
-    ) -> dict[str, Any]:
-        raw = await self._raw(verb, resource, path, query=query, body=body, content_type=content_type)
-        found: dict[str, Any] = from_json(raw)  # twice as fast as json.loads, and equal strings are one
-        return found
-
-    async def _raw(
         self,
         verb: str,
         resource: Resource,
@@ -180,6 +166,11 @@ class Api:
         if code >= 400:
             raise from_response(code, response.headers, answer)
         return bytes(answer)
+
+
+def _json(raw: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = from_json(raw)  # twice as fast as json.loads, and equal strings are one
+    return found
 
 
 _METHODS: Final = {

@@ -60,26 +60,23 @@ def build(sink: Sink, credentials: Credentials, kinds: frozenset[str]) -> kopf.O
         """Give Kopf our own credentials, with a time after which it asks again."""
         return await credentials.for_kopf()
 
-    @kopf.on.startup(registry=registry)
-    async def configure(settings: kopf.OperatorSettings, **_: object) -> None:
-        """Set what Kopf must not do, and how it watches."""
-        tune(settings)
-
     return registry
 
 
-def tune(settings: kopf.OperatorSettings) -> None:
-    """Set what Kopf must not do, and how it watches."""
-    settings.scanning.disabled = True  # no rights on CRDs and namespaces are needed
-    settings.posting.enabled = False  # events are the controller's
-    settings.networking.request_timeout = 30.0
-    settings.watching.chunk_size = 500
-    settings.queueing.idle_timeout = 0.2  # an object's own task ends soon; thousands of them cost memory
-    settings.persistence.diffbase_storage = NoDiffs()
-    settings.persistence.progress_storage = NoProgress()
-    settings.persistence.finalizer = "operator.thinkrec.io/unused"
+def settings() -> kopf.OperatorSettings:
+    """Return what Kopf must not do, and how it watches."""
+    chosen = kopf.OperatorSettings()
+    chosen.scanning.disabled = True  # no rights on CRDs and namespaces are needed
+    chosen.posting.enabled = False  # events are the controller's
+    chosen.networking.request_timeout = 30.0
+    chosen.watching.chunk_size = 500
+    chosen.queueing.idle_timeout = 0.2  # an object's own task ends soon; thousands of them cost memory
+    chosen.persistence.diffbase_storage = NoDiffs()
+    chosen.persistence.progress_storage = NoProgress()
+    chosen.persistence.finalizer = "operator.thinkrec.io/unused"
     for resource in (*resources.WATCHED, resources.JOB_SET, resources.TRAIN_JOB):
-        settings.watching.label_selectors[resource.group, resource.version, resource.plural] = OURS
+        chosen.watching.label_selectors[resource.group, resource.version, resource.plural] = OURS
+    return chosen
 
 
 def _listener(sink: Sink, resource: Resource) -> Callable[..., Awaitable[None]]:

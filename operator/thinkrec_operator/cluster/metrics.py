@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the operator tells Prometheus about itself and about the models (docs/metrics.md).
+"""What the operator tells Prometheus about itself and about the models (docs/operator.md).
 
 Series of models are made when they are asked for, out of one small record per model: with ten thousand models, gauges
 that are kept would need more memory than everything else.

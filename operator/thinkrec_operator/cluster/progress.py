@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from pydantic import ValidationError
-
 from thinkrec_crds.artifact import Progress
 from thinkrec_operator.cluster import resources
 from thinkrec_operator.cluster.api import Api
@@ -14,6 +12,7 @@ from thinkrec_operator.cluster.errors import ApiError
 from thinkrec_operator.cluster.jobs import JobRecord, pods_of
 from thinkrec_operator.cluster.pods import PodRecord
 from thinkrec_operator.manifests.training import CONTAINER
+from thinkrec_operator.progress import newest_progress
 
 _LINES = 20
 
@@ -50,17 +49,3 @@ class ProgressReader:
             return  # the container is about to start or just ended, or its kubelet is away: progress is a courtesy
         if (found := newest_progress(log, job.key)) is not None:
             self.newest[job.uid] = found
-
-
-def newest_progress(log: str, key: str) -> Progress | None:
-    """Return the newest whole progress line for this key, or None."""
-    for line in reversed(log.splitlines()):
-        if not line.startswith("{"):
-            continue
-        try:
-            found = Progress.from_json(line)
-        except ValidationError:
-            continue  # cut short, or a library's own output
-        if found.key == key:
-            return found
-    return None

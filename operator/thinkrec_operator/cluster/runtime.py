@@ -135,6 +135,7 @@ class Operator:
         watching = asyncio.create_task(
             kopf.operator(
                 registry=registry,
+                settings=handlers.settings(),
                 standalone=True,
                 clusterwide=not self._config.namespaces,
                 namespaces=namespaces,

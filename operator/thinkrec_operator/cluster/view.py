@@ -81,7 +81,9 @@ class View:
         if self._is_known(resource, meta):  # before anything is packed: every start lists everything twice
             return None
         if resource is resources.MODEL:
-            return self._put_model((meta["namespace"], meta["name"]), object_record(resource.kind, body))
+            key = (meta["namespace"], meta["name"])
+            self._models[key] = object_record(resource.kind, body)
+            return key
         if resource is resources.WORKLOAD:
             return self._put_queue(meta["namespace"], body)
         model = (meta.get("labels") or {}).get(group.LABEL_MODEL)
@@ -155,13 +157,6 @@ class View:
                     changed.add(key)
         return changed
 
-    def _put_model(self, key: Key, record: ObjectRecord) -> Key | None:
-        known = self._models.get(key)
-        if known is not None and known.version >= record.version:
-            return None
-        self._models[key] = record
-        return key
-
     def _put_queue(self, namespace: str, body: Mapping[str, Any]) -> Key | None:
         record = queue_record(body)
         if record is None:
@@ -197,26 +192,18 @@ _GONE: Final = 4096
 
 
 def _put_child(children: Children, resource: Resource, body: Mapping[str, Any]) -> bool:
-    """Store a child; return whether it says anything new to a decision."""
+    """Store a child that is news; return whether it says anything new to a decision."""
     if resource is resources.POD:
         pod = pod_record(body)
-        known_pod = children.pods.get(pod.name)
-        if known_pod is not None and known_pod.version >= pod.version:
-            return False
+        known = children.pods.get(pod.name)
         children.pods[pod.name] = pod
-        return known_pod is None or _without_version(known_pod) != _without_version(pod)
+        return known is None or _without_version(known) != _without_version(pod)
     if resource.kind in _WORK:
         job = job_record({**body, "kind": resource.kind})
-        known_job = children.jobs.get((resource.kind, job.name))
-        if known_job is not None and known_job.version >= job.version:
-            return False
         children.jobs[resource.kind, job.name] = job
         return True
     component = (body["metadata"].get("labels") or {}).get(group.LABEL_COMPONENT, "")
     record = object_record(resource.kind, body, component=component)
-    known = children.objects.get((resource.kind, record.name))
-    if known is not None and known.version >= record.version:
-        return False
     children.objects[resource.kind, record.name] = record
     return True
 

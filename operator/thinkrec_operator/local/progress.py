@@ -1,29 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The newest progress line of a stage's standard output. Other lines are left to the log reader."""
+"""The end of a stage's log on this machine: its newest progress line, its last line."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from thinkrec_crds.artifact import Progress
+from thinkrec_operator.progress import newest_progress
 
 _TAIL_BYTES = 16_384
 
 
 def last_progress(path: Path, key: str) -> Progress | None:
     """Return the newest whole progress line for this key, or None."""
-    for line in reversed(_tail(path).splitlines()):
-        if not line.startswith("{"):
-            continue
-        try:
-            found = Progress.from_json(line)
-        except ValidationError:
-            continue  # a line cut short by a crash, or a library's own output
-        if found.key == key:
-            return found
-    return None
+    return newest_progress(_tail(path), key)
 
 
 def last_line(path: Path) -> str:
