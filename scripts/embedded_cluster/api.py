@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import httpx
 import yaml
 
 Body = dict[str, Any]
+_TRIES = 10
+"""Of a request that the API server is too busy for, or whose kind it is about to serve."""
+_LONGEST_PAUSE = 2.0
 
 
 class ApiError(Exception):
@@ -34,8 +38,12 @@ class Api:
         self._client = httpx.Client(base_url=url, verify=trust, headers=headers, timeout=30, trust_env=False)
 
     def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        """Send one request; raise ApiError where the answer is an error."""
-        response = self._client.request(method, path, **arguments)
+        """Send one request, again where the API server asks for that; raise ApiError where the answer is an error."""
+        for _ in range(_TRIES):
+            response = self._client.request(method, path, **arguments)
+            if response.status_code != 429:
+                break
+            time.sleep(min(float(response.headers.get("Retry-After", 1)), _LONGEST_PAUSE))
         if response.is_error:
             raise ApiError(response)
         return response

@@ -198,7 +198,7 @@ def _images(options: argparse.Namespace) -> None:
 def _build(options: argparse.Namespace) -> None:
     del options
     programs.ensure([*programs.CONTROL_PLANE, *programs.NODE])
-    print(f"built: {programs.folder()}; etcd: {programs.etcd()}", file=sys.stderr)
+    print(f"built: {programs.folder()}", file=sys.stderr)
 
 
 def _deps(options: argparse.Namespace) -> None:

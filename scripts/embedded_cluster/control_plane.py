@@ -21,7 +21,7 @@ DOMAIN = "cluster.local"
 READY_SECONDS = 180
 """Allowed on a machine that is busy with other work; 3 to 5 on an idle one."""
 _ISSUER = f"https://kubernetes.default.svc.{DOMAIN}"
-_ALL = ("etcd", *programs.CONTROL_PLANE)
+_ALL = programs.CONTROL_PLANE
 
 
 class ControlPlane:
@@ -35,7 +35,7 @@ class ControlPlane:
 
     def start(self, flags: Sequence[str] = ()) -> Api:
         """Start everything; return when the API server is ready and controllers work. `flags` go to the API server."""
-        self._binaries = {"etcd": programs.etcd(), **programs.ensure(programs.CONTROL_PLANE)}
+        self._binaries = programs.ensure(programs.CONTROL_PLANE)
         self.authority = Authority.create(self._state.certificates)
         etcd_port, port = (*free_ports("127.0.0.1", 1), *free_ports(self._network.machine, 1))
         self.url = f"https://{self._network.machine}:{port}"

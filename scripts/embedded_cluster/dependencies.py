@@ -31,8 +31,6 @@ class Dependency:
         return shutil.which(self.program, path=f"{self.folders}:{os.environ.get('PATH', '')}") is not None
 
 
-CONTROL_PLANE = (Dependency("etcd", "etcd-server"),)
-"""Without it etcd comes from a PyPI package."""
 NODE = (
     Dependency("containerd", "containerd"),
     Dependency("runc", "runc"),
@@ -72,7 +70,7 @@ def why_no_node() -> str:
     return ""
 
 
-def install(dependencies: Sequence[Dependency] = (*CONTROL_PLANE, *NODE, *IMAGES)) -> list[str]:
+def install(dependencies: Sequence[Dependency] = (*NODE, *IMAGES)) -> list[str]:
     """Install what is missing with apt-get and return the packages; services that they bring are not started."""
     packages = [each.package for each in missing(dependencies)]
     if not packages:
@@ -86,7 +84,7 @@ def install(dependencies: Sequence[Dependency] = (*CONTROL_PLANE, *NODE, *IMAGES
 
 
 def _without_services(command: list[str]) -> None:
-    """Run apt-get; Debian starts etcd and containerd at once unless this file forbids it."""
+    """Run apt-get; Debian starts containerd at once unless this file forbids it."""
     policy = Path("/usr/sbin/policy-rc.d")
     own = not policy.exists()
     if own:

