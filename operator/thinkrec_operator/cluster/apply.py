@@ -23,6 +23,7 @@ from thinkrec_operator.cluster.echo import Echo
 from thinkrec_operator.cluster.errors import ApiError
 from thinkrec_operator.cluster.events import event_manifest
 from thinkrec_operator.cluster.jobs import owner_uid
+from thinkrec_operator.cluster.objects import header
 from thinkrec_operator.cluster.refusals import Refusals
 from thinkrec_operator.cluster.resources import Resource
 from thinkrec_operator.cluster.view import View
@@ -175,7 +176,7 @@ class Applier:
 
     def _take(self, resource: Resource, body: Mapping[str, Any]) -> None:
         if self._view.put(resource, body) is not None:  # else the watch was faster than the answer
-            self._echo.expect(resource, body)
+            self._echo.expect(resource, header(body))
 
     async def _events(self, key: Key, model: ThinkRecModel, events: Iterable[Event], now: datetime) -> None:
         for event in events:

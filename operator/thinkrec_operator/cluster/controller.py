@@ -16,6 +16,7 @@ from thinkrec_operator.cluster.api import Api
 from thinkrec_operator.cluster.apply import Applier
 from thinkrec_operator.cluster.errors import ApiError
 from thinkrec_operator.cluster.jobs import JobRecord
+from thinkrec_operator.cluster.listed import read_item
 from thinkrec_operator.cluster.metrics import Metrics
 from thinkrec_operator.cluster.objects import ObjectRecord, Unreadable, parsed_model
 from thinkrec_operator.cluster.observe import lost_jobs, observe
@@ -152,8 +153,8 @@ class Controller:
         """Ask the apiserver itself: the watch of Pods may be behind the watch of Jobs."""
         selector = f"{resources.OURS},{LABEL_STAGE_KEY}={job.key}"
         async for page in self._parts.api.pages(resources.POD, key[0], selector=selector):
-            for body in page.items:
-                self._parts.view.put(resources.POD, body)
+            for item in page.items:
+                self._parts.view.put(resources.POD, read_item(item))
 
     async def _failed(self, key: Key, error: ApiError) -> str:
         wait = self._parts.queue.retry(key, after=error.retry_after)

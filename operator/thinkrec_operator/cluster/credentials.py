@@ -7,19 +7,17 @@ calls) look at the file whenever they need it, so a token is never used after it
 
 from __future__ import annotations
 
-import datetime
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import aiohttp
 import kopf
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import Configuration
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-RENEWED_SECONDS = 300
-"""How long Kopf uses a token before it asks again; far less than any token lives."""
 _BEARER = "bearer "
 
 
@@ -47,19 +45,27 @@ class Credentials:
             self._token, self._read = self.token_file.read_text().strip(), written
         return self._token
 
-    async def for_kopf(self) -> kopf.ConnectionInfo:
-        """Return the same in Kopf's words; Kopf asks again when it expires, and after a 401."""
-        token, now = await self.token(), datetime.datetime.now(datetime.UTC)
-        return kopf.ConnectionInfo(
+    def for_kopf(self, *middlewares: aiohttp.ClientMiddlewareType) -> kopf.AiohttpSession:
+        """Return a session for Kopf, which closes it; each request bears the token of its own moment."""
+        given = kopf.ConnectionInfo(
             server=self.configuration.host,
             ca_path=self.configuration.ssl_ca_cert,
             insecure=None if self.configuration.verify_ssl else True,
-            scheme="Bearer" if token else None,
-            token=token,
             certificate_path=self.configuration.cert_file,
             private_key_path=self.configuration.key_file,
-            expiration=now + datetime.timedelta(seconds=RENEWED_SECONDS) if token else None,
         )
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=given.as_ssl_context()),
+            middlewares=(*middlewares, self._bear_token),
+        )
+        return kopf.AiohttpSession(server=given.server, aiohttp_session=session)
+
+    async def _bear_token(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        if token := await self.token():
+            request.headers["Authorization"] = f"Bearer {token}"
+        return await handler(request)
 
 
 async def load(environment: Mapping[str, str] = os.environ, *, account: Path = ACCOUNT) -> Credentials:

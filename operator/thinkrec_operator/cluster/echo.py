@@ -7,13 +7,14 @@ hours look the same, so silence alone proves nothing; a write that never returns
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from thinkrec_operator.cluster import resources
 from thinkrec_operator.cluster.metrics import Metrics
+from thinkrec_operator.cluster.objects import Header
 from thinkrec_operator.cluster.resources import Resource
 
 PATIENCE_SECONDS: Final = 90.0
@@ -43,28 +44,24 @@ class Echo:
             metrics.watch_age.labels(kind).set_function(partial(self.age, kind))
             metrics.watch_overdue.labels(kind).set_function(partial(self.overdue, kind))
 
-    def expect(self, resource: Resource, body: Mapping[str, Any]) -> None:
+    def expect(self, resource: Resource, head: Header) -> None:
         """Await this version, which is news to the view, in the watch of its kind."""
-        meta = body["metadata"]
-        uid, version = meta["uid"], int(meta["resourceVersion"])
         if resource not in _WATCHED or len(self._expected) >= _MAX_EXPECTED:
             return
-        waiting = self._expected.get(uid)
+        waiting = self._expected.get(head.uid)
         since = waiting.since if waiting else self._clock()
-        self._expected[uid] = _Expected(resource.kind, meta["namespace"], version, since)
+        self._expected[head.uid] = _Expected(resource.kind, head.namespace, head.version, since)
 
-    def heard(self, resource: Resource, body: Mapping[str, Any]) -> None:
-        """Note what a watch delivered."""
-        meta = body["metadata"]
-        uid, version = meta["uid"], int(meta["resourceVersion"])
+    def heard(self, resource: Resource, head: Header) -> None:
+        """Note what a watch delivered, or the list that took the place of a broken one."""
         if resource.kind in self._heard:
             self._heard[resource.kind] = self._clock()
-        waiting = self._expected.get(uid)
-        if waiting is not None and waiting.version <= version:
-            del self._expected[uid]
+        waiting = self._expected.get(head.uid)
+        if waiting is not None and waiting.version <= head.version:
+            del self._expected[head.uid]
         elif waiting is not None:
             # An older version shows that the watch lives; the awaited one is on its way.
-            self._expected[uid] = replace(waiting, since=self._clock())
+            self._expected[head.uid] = replace(waiting, since=self._clock())
 
     def forget_absent(self, resource: Resource, present: frozenset[str], namespace: str | None) -> None:
         """Expect no more of objects that a whole LIST (of a namespace, or of all) did not show: they are gone."""

@@ -23,6 +23,8 @@ import kopf
 from thinkrec_operator.cluster import resources
 from thinkrec_operator.cluster.credentials import Credentials
 from thinkrec_operator.cluster.echo import Echo
+from thinkrec_operator.cluster.listing import Listing
+from thinkrec_operator.cluster.objects import header
 from thinkrec_operator.cluster.resources import OURS, Resource
 from thinkrec_operator.cluster.stateless import NoDiffs, NoProgress
 from thinkrec_operator.cluster.view import View
@@ -39,14 +41,14 @@ class Sink:
 
     def take(self, resource: Resource, type_: str | None, body: dict[str, Any]) -> None:
         """Take in one event of a watch and make the model it belongs to due."""
-        self.echo.heard(resource, body)
+        self.echo.heard(resource, header(body))
         gone = type_ == "DELETED"
         key = self.view.remove(resource, body) if gone else self.view.put(resource, body)
         if key is not None:
             self.queue.add(key)
 
 
-def build(sink: Sink, credentials: Credentials, kinds: frozenset[str]) -> kopf.OperatorRegistry:
+def build(sink: Sink, credentials: Credentials, listing: Listing, kinds: frozenset[str]) -> kopf.OperatorRegistry:
     """Return the registry with every handler; `kinds` are the optional kinds that are installed."""
     registry = kopf.OperatorRegistry()
     optional = tuple(resource for resource in resources.OPTIONAL if resource.kind in kinds)
@@ -56,9 +58,9 @@ def build(sink: Sink, credentials: Credentials, kinds: frozenset[str]) -> kopf.O
         )
 
     @kopf.on.login(registry=registry, backoff=5.0)
-    async def login(**_: object) -> kopf.ConnectionInfo:
-        """Give Kopf our own credentials, with a time after which it asks again."""
-        return await credentials.for_kopf()
+    async def login(**_: object) -> kopf.AiohttpSession:
+        """Give Kopf a session with our own credentials, in which our own lists stand for its."""
+        return credentials.for_kopf(listing)
 
     return registry
 

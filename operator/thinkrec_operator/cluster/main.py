@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -20,6 +21,9 @@ from thinkrec_operator.cluster.release import release_finalizers
 from thinkrec_operator.cluster.runtime import KindsChanged, Operator
 
 _log = logging.getLogger(__name__)
+
+_COLLECT_AFTER = (20_000, 20, 50)
+"""A page of a list, or one decision, makes thousands of containers and no cycles: look for those less often."""
 
 _EXAMPLES = """examples:
   KUBECONFIG=cluster.yaml python -m thinkrec_operator
@@ -37,6 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ConfigError as error:
         parser.exit(Exit.USAGE, f"The environment cannot be used:\n{error}\n")
     _configure_logs(config)
+    gc.set_threshold(*_COLLECT_AFTER)
     run = _release(config) if chosen.command == "release-finalizers" else _run(config)
     try:
         return asyncio.run(run)

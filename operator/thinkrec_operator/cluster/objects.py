@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Objects as they are kept in memory: a few plain fields, and the body packed small until somebody needs it.
 
-With ten thousand models the parsed bodies would take gigabytes; a packed one takes one to two kilobytes.
+With ten thousand models the parsed bodies would take gigabytes; a packed one takes one to three kilobytes.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ from pydantic_core import from_json, to_json
 
 from thinkrec_crds import group
 from thinkrec_crds.model import ThinkRecModel
+from thinkrec_operator.cluster import resources
 from thinkrec_operator.cluster.jobs import owner_uid
+from thinkrec_operator.cluster.listed import Listed
 from thinkrec_operator.manifests.revision import record_of
 from thinkrec_operator.observed import RevisionRecord
 
 _PARSED = 512
 """Bodies kept parsed: those that are worked on again and again."""
+Seen = Mapping[str, Any] | Listed
+"""An object as it came: parsed out of a watch or an answer, or an item of a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,35 +43,77 @@ class ObjectRecord:
     component: str
     deleting: bool
     packed: bytes
+    """Empty for a ConfigMap: its name is the digest of its content, so nobody looks into it."""
     store: str = ""
     """Of a model: the root of its store."""
 
     @property
+    def text(self) -> bytes:
+        """Return the object as JSON, without what only the apiserver needs (managedFields)."""
+        return zlib.decompress(self.packed)
+
+    @property
     def body(self) -> dict[str, Any]:
-        """Return the object without what only the apiserver needs (managedFields)."""
-        found: dict[str, Any] = from_json(zlib.decompress(self.packed))
+        """Return the same as a dictionary."""
+        found: dict[str, Any] = from_json(self.text)
         return found
 
 
-def object_record(kind: str, body: Mapping[str, Any], *, component: str = "") -> ObjectRecord:
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What says which object it is, and in which version."""
+
+    namespace: str
+    name: str
+    uid: str
+    version: int
+    labels: Mapping[str, str]
+
+
+def header(seen: Seen) -> Header:
+    """Return the header of an object; raise KeyError, TypeError or ValueError where it has none."""
+    if isinstance(seen, Listed):
+        meta = seen.metadata
+        return Header(meta.namespace, meta.name, meta.uid, int(meta.resourceVersion), meta.labels)
+    found = seen["metadata"]
+    labels = found.get("labels") or {}
+    return Header(found["namespace"], found["name"], found["uid"], int(found["resourceVersion"]), labels)
+
+
+def plain(seen: Seen) -> Mapping[str, Any]:
+    """Return the object as a dictionary."""
+    return seen.body() if isinstance(seen, Listed) else seen
+
+
+def object_record(kind: str, seen: Seen) -> ObjectRecord:
     """Return the record of any object; lists leave the kind out of their items, so it is given."""
-    meta = body["metadata"]
-    kept = {**body, "metadata": {name: value for name, value in meta.items() if name != "managedFields"}}
+    head = header(seen)
+    if isinstance(seen, Listed):
+        owner = next((ref.uid for ref in seen.metadata.ownerReferences if ref.controller), "")
+        deleting, text = seen.metadata.deletionTimestamp is not None, seen.to_json()
+    else:
+        meta = seen["metadata"]
+        owner, deleting = owner_uid(meta), meta.get("deletionTimestamp") is not None
+        kept = {**seen, "metadata": {name: value for name, value in meta.items() if name != "managedFields"}}
+        text = to_json(kept)
     return ObjectRecord(
         kind=kind,
-        name=meta["name"],
-        uid=meta["uid"],
-        version=int(meta["resourceVersion"]),
-        owner=owner_uid(meta),
-        component=component,
-        deleting=meta.get("deletionTimestamp") is not None,
-        store=_store(body) if kind == group.MODEL_KIND else "",
-        packed=zlib.compress(to_json(kept), 1),
+        name=head.name,
+        uid=head.uid,
+        version=head.version,
+        owner=owner,
+        component=intern(head.labels.get(group.LABEL_COMPONENT, "")),
+        deleting=deleting,
+        store=_store(seen) if kind == group.MODEL_KIND else "",
+        packed=b"" if kind == resources.CONFIG_MAP.kind else zlib.compress(text, 1),
     )
 
 
-def _store(body: Mapping[str, Any]) -> str:
-    root = ((body.get("spec") or {}).get("artifacts") or {}).get("storageUri") or ""
+def _store(seen: Seen) -> str:
+    """Return the root of a model's store."""
+    if isinstance(seen, Listed):
+        return intern(seen.storage_uri().rstrip("/"))
+    root = ((seen.get("spec") or {}).get("artifacts") or {}).get("storageUri") or ""
     return intern(str(root).rstrip("/"))
 
 
@@ -85,13 +131,12 @@ class Unreadable:
 @lru_cache(maxsize=_PARSED)
 def parsed_model(record: ObjectRecord) -> ThinkRecModel | Unreadable:
     """Return a model's body as a value, or what is wrong with it where the schema that admitted it was another one."""
-    body = record.body
     try:
-        return ThinkRecModel.model_validate(body)
+        return ThinkRecModel.model_validate_json(record.text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        meta = body["metadata"]
+        meta = record.body["metadata"]
         message = f"`{where}`: {first['msg']}; the CRD in the cluster and this operator differ in version"
         return Unreadable(meta["namespace"], record.name, record.uid, meta.get("generation", 0), message)
 

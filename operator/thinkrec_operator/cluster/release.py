@@ -10,6 +10,7 @@ from thinkrec_operator.cluster import credentials, resources
 from thinkrec_operator.cluster.api import Api, Body
 from thinkrec_operator.cluster.config import OperatorConfig
 from thinkrec_operator.cluster.errors import ApiError
+from thinkrec_operator.cluster.listed import read_item
 from thinkrec_operator.cluster.metrics import Metrics
 
 _TRIES = 5
@@ -24,8 +25,8 @@ async def release_finalizers(config: OperatorConfig) -> int:
         found = 0
         for namespace in config.namespaces or (None,):
             async for page in api.pages(resources.MODEL, namespace):
-                for body in page.items:
-                    found += await _release(api, body)
+                for item in page.items:
+                    found += await _release(api, read_item(item).body())
         return found
     except ApiError as error:
         if error.not_found:

@@ -1,22 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our own LIST of everything: the barrier at the start, and later what finds deletions that a watch missed.
+"""Our own LISTs: the barrier at the start, what stands for Kopf's when a watch broke, and the check every ten minutes.
 
-Kopf lists and resumes watches by itself, but reports no deletion that happened while a watch was broken
-(references: docs/adr/0007). A whole list knows what is no longer there.
+A whole list knows what is no longer there; Kopf's own reports no deletion that happened while a watch was broken
+(docs/adr/0007).
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from msgspec import Raw
 
 from thinkrec_operator.cluster import resources
-from thinkrec_operator.cluster.api import Api, Body
+from thinkrec_operator.cluster.api import Api
 from thinkrec_operator.cluster.echo import Echo
 from thinkrec_operator.cluster.errors import ApiError
+from thinkrec_operator.cluster.listed import read_item
+from thinkrec_operator.cluster.objects import Header, header
 from thinkrec_operator.cluster.resources import OURS, Resource
 from thinkrec_operator.cluster.view import View
 from thinkrec_operator.cluster.workqueue import Key
+
+_AT_ONCE: Final = 3
+"""Kinds listed at the same time: the apiserver writes one page while we read another."""
+_Note = Callable[[Resource, Header, bool], None]
+"""What else is done with a listed object; the last word is whether it was news."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +42,7 @@ class Resync:
         self._echo = echo
         self._listed = False
         self._changed: set[Key] = set()
+        self._positions: dict[tuple[str, str | None], int] = {}
         self.denied: frozenset[str] = frozenset()
         """Namespaces that could not be listed."""
         self._namespaces: Sequence[str | None] = namespaces or (None,)
@@ -44,51 +56,88 @@ class Resync:
         """
         self.kinds, self.denied = await self._installed(), frozenset()
         optional = tuple(resource for resource in resources.OPTIONAL if resource.kind in self.kinds)
-        for resource in (*resources.LISTED, *resources.WATCHED, *optional, resources.MODEL):
-            await self._list(resource)
+        turns = asyncio.Semaphore(_AT_ONCE)
+
+        async def in_turn(resource: Resource) -> None:
+            async with turns:
+                await self._list(resource)
+
+        wanted = (*resources.LISTED, *resources.WATCHED, *optional, resources.MODEL)
+        ended = await asyncio.gather(*(in_turn(resource) for resource in wanted), return_exceptions=True)
+        for outcome in ended:
+            if isinstance(outcome, BaseException):
+                raise outcome
         if self.denied and self.denied == set(self._namespaces):
             raise ApiError(403, "Forbidden", f"none of the namespaces {', '.join(sorted(self.denied))} can be listed")
         self._listed = True
         found, self._changed = self._changed, set()
         return found
 
+    async def resume(self, resource: Resource, namespace: str | None) -> set[Key]:
+        """List one kind after its watch broke: what happened meanwhile will not come through the watch."""
+
+        def note(_: Resource, head: Header, _news: bool) -> None:
+            self._echo.heard(resource, head)
+
+        changed: set[Key] = set()
+        await self._list_in(resource, namespace, changed, note)
+        return changed
+
+    def take_position(self, resource: Resource, namespace: str | None) -> int | None:
+        """Return, once, the resource version that the first list of a kind stands at: a watch may go on from there."""
+        return self._positions.pop((resource.kind, namespace), None)
+
     async def _list(self, resource: Resource) -> None:
-        # The caller's own models and Kueue's Workloads carry no label of ours.
-        selector = "" if resource in (resources.MODEL, resources.WORKLOAD) else OURS
+        first = not self._listed
+
+        def note(_: Resource, head: Header, news: bool) -> None:
+            if news and not first:  # the watch should have told it; if it never does, it is dead
+                self._echo.expect(resource, head)
+
         for namespace in self._namespaces:
-            present: dict[tuple[str, str], str] = {}
-            upto = 0
             try:
-                async for page in self._api.pages(resource, namespace, selector=selector):
-                    upto = upto or page.version
-                    self._take(resource, page.items, present)
+                upto = await self._list_in(resource, namespace, self._changed, note)
             except ApiError as error:
                 if error.status != 403 or namespace is None:
                     raise
                 self._deny(namespace, error)
                 continue
-            self._changed |= self._view.retain(resource, present, upto, namespace)
-            self._echo.forget_absent(resource, frozenset(present.values()), namespace)
+            if first:
+                self._positions[resource.kind, namespace] = upto
+
+    async def _list_in(self, resource: Resource, namespace: str | None, changed: set[Key], note: _Note) -> int:
+        """List one kind; return the resource version of the list."""
+        # The caller's own models and Kueue's Workloads carry no label of ours.
+        selector = "" if resource in (resources.MODEL, resources.WORKLOAD) else OURS
+        present: dict[tuple[str, str], str] = {}
+        upto = 0
+        async for page in self._api.pages(resource, namespace, selector=selector):
+            upto = upto or page.version
+            for head, key in self._taken(resource, page.items):
+                present[head.namespace, head.name] = head.uid
+                if key is not None:
+                    changed.add(key)
+                note(resource, head, key is not None)
+        changed |= self._view.retain(resource, present, upto, namespace)
+        self._echo.forget_absent(resource, frozenset(present.values()), namespace)
+        return upto
+
+    def _taken(self, resource: Resource, items: Iterable[Raw]) -> Iterable[tuple[Header, Key | None]]:
+        """Put items into the view; yield their headers and the models for which they are news."""
+        for raw in items:
+            item = read_item(raw)
+            head, key = header(item), None
+            try:
+                key = self._view.put(resource, item)
+            except (KeyError, TypeError, ValueError):  # edited by hand beyond recognition: one object, not all of them
+                _log.exception("%s %s/%s cannot be read", resource.kind, head.namespace, head.name)
+            yield head, key
 
     def _deny(self, namespace: str, error: ApiError) -> None:
         """Leave a namespace out that is gone or gives us no rights: the others must not wait for it."""
         if namespace not in self.denied:
             _log.error("namespace %s is left out until the next resync: %s", namespace, error)
         self.denied = self.denied | {namespace}
-
-    def _take(self, resource: Resource, items: Iterable[Body], present: dict[tuple[str, str], str]) -> None:
-        for body in items:
-            meta = body["metadata"]
-            present[meta["namespace"], meta["name"]] = meta["uid"]
-            try:
-                key = self._view.put(resource, body)
-            except (KeyError, TypeError, ValueError):  # edited by hand beyond recognition: one object, not all of them
-                _log.exception("%s %s/%s cannot be read", resource.kind, meta["namespace"], meta["name"])
-                continue
-            if key is not None:
-                self._changed.add(key)
-                if self._listed:  # the watch should have told it; if it never does, it is dead
-                    self._echo.expect(resource, body)
 
     async def _installed(self) -> frozenset[str]:
         found = set()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -22,6 +23,7 @@ from thinkrec_operator.cluster.controller import Controller, Parts
 from thinkrec_operator.cluster.echo import Echo
 from thinkrec_operator.cluster.errors import ApiError
 from thinkrec_operator.cluster.health import Health, measure_lag, serving
+from thinkrec_operator.cluster.listing import Listing
 from thinkrec_operator.cluster.metrics import Metrics
 from thinkrec_operator.cluster.progress import ProgressReader
 from thinkrec_operator.cluster.refusals import Refusals
@@ -69,7 +71,10 @@ class Operator:
             tasks.append(asyncio.create_task(self._resync_for_ever(resync), name="resync"))
             tasks.append(asyncio.create_task(measure_lag(self._metrics), name="lag"))
             self._health.ready = True
-            registry = handlers.build(handlers.Sink(self._view, self._queue, self._echo), proof, resync.kinds)
+            listing = Listing(resync, self._queue.add)
+            stack.push_async_callback(listing.close)
+            sink = handlers.Sink(self._view, self._queue, self._echo)
+            registry = handlers.build(sink, proof, listing, resync.kinds)
             try:
                 await self._watch(registry, tasks, resync.denied)
             finally:
@@ -106,6 +111,8 @@ class Operator:
                 await asyncio.sleep(wait)
         for key in self._view:
             self._queue.add(key)
+        gc.collect()
+        gc.freeze()  # what was listed stays: looking through it again and again would be most of the collector's work
         _log.info("listed %d models in %.1f s", len(self._view), time.monotonic() - start)
 
     async def _resync_for_ever(self, resync: Resync) -> None:

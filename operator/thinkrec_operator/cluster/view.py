@@ -14,7 +14,7 @@ from typing import Any, Final
 from thinkrec_crds import group
 from thinkrec_operator.cluster import resources
 from thinkrec_operator.cluster.jobs import JobRecord, QueueRecord, job_record, queue_record
-from thinkrec_operator.cluster.objects import ObjectRecord, object_record
+from thinkrec_operator.cluster.objects import Header, ObjectRecord, Seen, header, object_record, plain
 from thinkrec_operator.cluster.pods import PodRecord, pod_record
 from thinkrec_operator.cluster.resources import Resource
 from thinkrec_operator.cluster.workqueue import Key
@@ -73,36 +73,33 @@ class View:
         """Return what a queue says about a Job."""
         return self._queues.get((namespace, job))
 
-    def put(self, resource: Resource, body: Mapping[str, Any]) -> Key | None:
+    def put(self, resource: Resource, seen: Seen) -> Key | None:
         """Take in an object; return the model that it changes something for, or None where nothing is new."""
-        meta = body["metadata"]
-        if self._gone.get(meta["uid"], -1) >= int(meta["resourceVersion"]):
-            return None
-        if self._is_known(resource, meta):  # before anything is packed: every start lists everything twice
+        head = header(seen)
+        if self._gone.get(head.uid, -1) >= head.version or self._is_known(resource, head):
             return None
         if resource is resources.MODEL:
-            key = (meta["namespace"], meta["name"])
-            self._models[key] = object_record(resource.kind, body)
+            key = (head.namespace, head.name)
+            self._models[key] = object_record(resource.kind, seen)
             return key
         if resource is resources.WORKLOAD:
-            return self._put_queue(meta["namespace"], body)
-        model = (meta.get("labels") or {}).get(group.LABEL_MODEL)
+            return self._put_queue(head.namespace, plain(seen))
+        model = head.labels.get(group.LABEL_MODEL)
         if model is None:
             return None
-        key = (meta["namespace"], model)
+        key = (head.namespace, model)
         children = self._children.setdefault(key, Children())
-        return key if _put_child(children, resource, body) else None
+        return key if _put_child(children, resource, seen) else None
 
-    def _is_known(self, resource: Resource, meta: Mapping[str, Any]) -> bool:
+    def _is_known(self, resource: Resource, head: Header) -> bool:
         """Return whether this version of an object, or a newer one, is in the view already."""
-        namespace, name = meta["namespace"], meta["name"]
         record: ObjectRecord | JobRecord | PodRecord | None
         if resource is resources.MODEL:
-            record = self._models.get((namespace, name))
+            record = self._models.get((head.namespace, head.name))
         else:
-            children = self._children.get((namespace, (meta.get("labels") or {}).get(group.LABEL_MODEL, "")))
-            record = _find(children, resource.kind, name) if children is not None else None
-        return record is not None and record.version >= int(meta["resourceVersion"])
+            children = self._children.get((head.namespace, head.labels.get(group.LABEL_MODEL, "")))
+            record = _find(children, resource.kind, head.name) if children is not None else None
+        return record is not None and record.version >= head.version
 
     def remove(self, resource: Resource, body: Mapping[str, Any]) -> Key | None:
         """Forget an object; return the model it belonged to."""
@@ -191,19 +188,18 @@ _GONE: Final = 4096
 """Deleted objects remembered, so that a late event does not bring one back."""
 
 
-def _put_child(children: Children, resource: Resource, body: Mapping[str, Any]) -> bool:
+def _put_child(children: Children, resource: Resource, seen: Seen) -> bool:
     """Store a child that is news; return whether it says anything new to a decision."""
     if resource is resources.POD:
-        pod = pod_record(body)
+        pod = pod_record(plain(seen))
         known = children.pods.get(pod.name)
         children.pods[pod.name] = pod
         return known is None or _without_version(known) != _without_version(pod)
     if resource.kind in _WORK:
-        job = job_record({**body, "kind": resource.kind})
+        job = job_record({**plain(seen), "kind": resource.kind})
         children.jobs[resource.kind, job.name] = job
         return True
-    component = (body["metadata"].get("labels") or {}).get(group.LABEL_COMPONENT, "")
-    record = object_record(resource.kind, body, component=component)
+    record = object_record(resource.kind, seen)
     children.objects[resource.kind, record.name] = record
     return True
 

@@ -30,16 +30,6 @@ def test_a_replaced_token_is_used_at_once(account: Path) -> None:
         (account / "new").write_text("second\n")
         os.replace(account / "new", account / "token")
         assert await found.token() == "second"
-        assert (await found.for_kopf()).token == "second"
-
-    asyncio.run(scenario())
-
-
-def test_kopf_is_told_when_to_ask_again(account: Path) -> None:
-    async def scenario() -> None:
-        told = await (await load(in_cluster("fd00::1"), account=account)).for_kopf()
-        assert (told.server, told.scheme) == ("https://[fd00::1]:6443", "Bearer")
-        assert told.expiration is not None
 
     asyncio.run(scenario())
 

@@ -11,7 +11,7 @@ import pytest
 from thinkrec_operator.cluster import resources
 from thinkrec_operator.cluster.echo import PATIENCE_SECONDS, Echo
 from thinkrec_operator.cluster.metrics import Metrics
-from thinkrec_operator.cluster.objects import Unreadable
+from thinkrec_operator.cluster.objects import Unreadable, header
 from thinkrec_operator.cluster.unreadable import unreadable_status
 from thinkrec_operator.cluster.view import View
 
@@ -69,22 +69,22 @@ def test_a_watch_that_never_delivers_is_dead_and_silence_is_not(clock: Clock) ->
     echo = Echo(Metrics(), clock)
     clock.now += 10 * PATIENCE_SECONDS
     assert echo.dead() == ()
-    echo.expect(resources.JOB, child("a", 5))
+    echo.expect(resources.JOB, header(child("a", 5)))
     clock.now += PATIENCE_SECONDS / 2
     assert echo.overdue("Job") == PATIENCE_SECONDS / 2
-    echo.heard(resources.JOB, child("a", 4))  # older, but the watch lives
+    echo.heard(resources.JOB, header(child("a", 4)))  # older, but the watch lives
     clock.now += PATIENCE_SECONDS * 0.75
     assert echo.dead() == ()
     clock.now += PATIENCE_SECONDS
     assert echo.dead() == ("Job",)
-    echo.heard(resources.JOB, child("a", 6))
+    echo.heard(resources.JOB, header(child("a", 6)))
     assert echo.dead() == ()
     assert echo.overdue("Job") == 0
 
 
 def test_an_object_that_a_list_no_longer_shows_is_not_awaited(clock: Clock) -> None:
     echo = Echo(Metrics(), clock)
-    echo.expect(resources.JOB, child("a", 5))
+    echo.expect(resources.JOB, header(child("a", 5)))
     echo.forget_absent(resources.JOB, frozenset(), "other-namespace")
     clock.now += 2 * PATIENCE_SECONDS
     assert echo.dead() == ("Job",)

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our own lists stand for Kopf's: what Kopf lists would be listed twice, and be handed out one by one.
+
+Kopf lists a kind before it watches it: at the start, and when a watch is too far behind. Here such a call asks for
+nothing at all, so that Kopf only learns from which resource version to watch; the objects come from `Resync`, which
+reads them many times faster and, unlike Kopf, notices what is gone (docs/adr/0010).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from thinkrec_operator.cluster import resources
+from thinkrec_operator.cluster.errors import ApiError
+from thinkrec_operator.cluster.resources import Resource
+from thinkrec_operator.cluster.resync import Resync
+from thinkrec_operator.cluster.workqueue import Key
+
+RETRY_SECONDS: Final = 2.0
+_KINDS: Final = (resources.MODEL, *resources.WATCHED, *resources.OPTIONAL)
+_NAMESPACE: Final = "default"
+"""One name in one namespace is the cheapest list there is; whether the namespace exists does not matter."""
+_NOBODY: Final = "thinkrec-lists-nothing"
+
+_log = logging.getLogger(__name__)
+
+
+class Listing:
+    """A middleware of Kopf's HTTP session."""
+
+    def __init__(self, resync: Resync, due: Callable[[Key], None]) -> None:
+        """List through `resync`; make models due for which something changed."""
+        self._resync = resync
+        self._due = due
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Send a request of Kopf's on its way; one that lists a kind is changed as said above."""
+        target = listed_kind(request)
+        if target is None:
+            return await handler(request)
+        position, wanted = self._resync.take_position(*target), request.url
+        if position is not None:
+            request.url = nothing(wanted, at=position)
+            response = await handler(request)
+            if response.status == 200:
+                return response
+            response.release()  # that moment is forgotten already (410)
+        request.url = nothing(wanted)
+        response = await handler(request)
+        if response.status == 200:
+            # After the answer: what changes from now on comes through the watch that begins at its version.
+            task = asyncio.create_task(self._resume(*target), name=f"list-{target[0].plural}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return response
+
+    async def close(self) -> None:
+        """End lists that are at work."""
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _resume(self, resource: Resource, namespace: str | None) -> None:
+        while True:
+            try:
+                changed = await self._resync.resume(resource, namespace)
+                break
+            except ApiError as error:
+                _log.warning("cannot list %s: %s; again in %.0f s", resource.plural, error, RETRY_SECONDS)
+                await asyncio.sleep(error.retry_after or RETRY_SECONDS)
+        for key in changed:
+            self._due(key)
+
+
+def listed_kind(request: aiohttp.ClientRequest) -> tuple[Resource, str | None] | None:
+    """Return which kind a request lists, and in which namespace; None where it does something else."""
+    if request.method != "GET" or "watch" in request.url.query:
+        return None
+    for resource in _KINDS:
+        if request.url.path == resource.path(None):
+            return resource, None
+        before, _, last = request.url.path.rpartition("/")
+        namespace = before.removeprefix(f"{resource.root}/namespaces/")
+        if last == resource.plural and namespace != before and "/" not in namespace:
+            return resource, namespace
+    return None
+
+
+def nothing(url: URL, *, at: int | None = None) -> URL:
+    """Return the address of an empty list of the same kind, as of now or of a resource version."""
+    path = url.path
+    if "/namespaces/" not in path:
+        before, _, plural = path.rpartition("/")
+        path = f"{before}/namespaces/{_NAMESPACE}/{plural}"
+    query = {"fieldSelector": f"metadata.name={_NOBODY}", "limit": "1"}
+    if at is not None:
+        query |= {"resourceVersion": str(at), "resourceVersionMatch": "Exact"}
+    return url.with_path(path).with_query(query)
