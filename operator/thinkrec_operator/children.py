@@ -245,31 +245,49 @@ _HASHES: Memo[tuple[str, str]] = Memo(32_768)
 """Name of the settings and digest of the pods, by what they are made from."""
 
 
+def pods_hash(observed: Observed, target: RevisionRecord) -> str:
+    """Return the digest of everything that makes the serving pods of a revision what they are."""
+    return _pods_hashes(observed, target)[1]
+
+
+def _pods_hashes(observed: Observed, target: RevisionRecord) -> tuple[str, str]:
+    """Return the name of the pods' settings, and that digest."""
+    spec, name, image = observed.model.spec, observed.model.metadata.name, _serving_image(observed)
+    digest = target.bundle.digest
+
+    def make() -> tuple[str, str]:
+        config_map = child_name(name, "serving", content_hash(serving_settings(spec.serving))[:10])
+        wish = spec.serving.model_dump(mode="json", by_alias=True, exclude=_NOT_IN_PODS, exclude_none=True)
+        base = read.base_model(spec).model_dump(mode="json")
+        return config_map, content_hash([wish, digest, base, image, config_map, _serving_account(spec)])
+
+    return _HASHES.get((spec_digest(spec), name, digest, image), make)
+
+
+def _serving_image(observed: Observed) -> str:
+    return observed.model.spec.serving.image or observed.settings.inference_image
+
+
+def _serving_account(spec: ModelSpec) -> str | None:
+    return spec.serving.service_account_name or spec.training.service_account_name
+
+
 def deployment_child(observed: Observed, target: RevisionRecord) -> DeploymentChild:
     """Return the Deployment of a revision, with the digest of everything that makes its pods what they are."""
     spec, owner = observed.model.spec, owner_of(observed)
-    image = spec.serving.image or observed.settings.inference_image
-    account = spec.serving.service_account_name or spec.training.service_account_name
-    base, digest = read.base_model(spec), target.bundle.digest
-
-    def hashes() -> tuple[str, str]:
-        config_map = child_name(owner.name, "serving", content_hash(serving_settings(spec.serving))[:10])
-        wish = spec.serving.model_dump(mode="json", by_alias=True, exclude=_NOT_IN_PODS, exclude_none=True)
-        return config_map, content_hash([wish, digest, base.model_dump(mode="json"), image, config_map, account])
-
-    config_map, spec_hash = _HASHES.get((spec_digest(spec), owner.name, digest, image), hashes)
+    config_map, spec_hash = _pods_hashes(observed, target)
     return DeploymentChild(
         name=child_name(owner.name, "serving"),
         owner=owner,
         revision=target.name,
         bundle=target.bundle,
         bundle_uri=artifact_uri(spec.artifacts.storage_uri, StageKind.BUNDLE, target.bundle.key),
-        base_model=base,
+        base_model=read.base_model(spec),
         artifacts=spec.artifacts,
         serving=spec.serving,
-        image=image,
+        image=_serving_image(observed),
         fetch_image=spec.training.image or observed.settings.trainer_image,
-        service_account_name=account,
+        service_account_name=_serving_account(spec),
         config_map=config_map,
         secrets=_secrets(spec, StageKind.BUNDLE),
         spec_hash=spec_hash,

@@ -190,7 +190,7 @@ def _rolled_out(observed: Observed, target: RevisionRecord | None) -> bool:
     serving = observed.serving
     if serving is None or target is None or serving.revision != target.name or not serving.current:
         return False
-    if serving.spec_hash != build.deployment_child(observed, target).spec_hash:
+    if serving.spec_hash != build.pods_hash(observed, target):
         return False
     wanted = observed.model.spec.serving.effective_replicas
     return serving.ready_replicas >= wanted and (wanted > 0 or serving.replicas == 0)

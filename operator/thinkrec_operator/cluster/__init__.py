@@ -6,12 +6,13 @@
     runtime        the process: first list, workers, watches, end;  config: its environment variables
     workqueue      which model is due, at most once, with back-off and later visits
     controller     one visit: observe, decide, apply
-    view           what is known of the cluster;  objects: bodies, packed;  resources: kinds and addresses
+    view           what is known of the cluster;  objects: bodies, packed;  resources: kinds and addresses;
+                   listed: items of a LIST, read as far as needed
     observe        view -> Observed, with jobs, pods, serving and progress as its parts
     apply          plan -> writes, with drift (is it still ours?), events and refusals (what is refused for good)
     unreadable     status of a model from another version
     api            every call to the apiserver;  errors: what it may answer;  credentials: who we are
-    resync         our own LIST of everything;  echo: notices a dead watch
+    resync         our own LIST of everything;  listing: it stands for Kopf's;  echo: notices a dead watch
     health         probes and /metrics;  metrics: what is told there
     release        takes our finalizer off every model, for an uninstall
     main           the command line

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a plan to writes, in the order that makes a crash between any two of them harmless.
+"""From plans to writes, in the order that makes a crash between any two of them harmless.
 
-Deletions, the finalizer, children as listed, events, status. Events come before the status: a crash between them
-decides the same again from the same status and finds its event already told (events.py). A child that is already what
-it should be costs no call.
+Deletions, the finalizer, children as listed; then, once for all decisions of a visit, events and the status. Events
+come before the status: a crash between them decides the same again from the same status and finds its event already
+told (events.py). A child that is already what it should be costs no call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -41,6 +42,26 @@ SCALING_MANAGER: Final = f"{group.FIELD_MANAGER}-scaling"
 """Field manager that holds a Deployment's replicas until an autoscaler writes them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What bringing the children to a plan led to."""
+
+    changed: bool = False
+    """Whether the next decision sees something else."""
+    refusals_changed: bool = False
+    """Whether the apiserver refused a child, or took one that it had refused: the plan was decided without knowing."""
+    failure: ApiError | None = None
+    """The first call that must be made again; what stood behind it was left out."""
+
+    def merged(self, other: Outcome) -> Outcome:
+        """Return what both led to."""
+        return replace(
+            self,
+            changed=self.changed or other.changed,
+            refusals_changed=self.refusals_changed or other.refusals_changed,
+        )
+
+
 class Applier:
     """Writes plans; remembers in the view what the apiserver answered."""
 
@@ -53,24 +74,27 @@ class Applier:
         self._view = view
         self._refusals = refusals
 
-    async def apply(self, key: Key, model: ThinkRecModel, plan: Plan, *, now: datetime) -> bool:
-        """Bring the cluster to the plan; raise ApiError where the rest must wait for another try.
-
-        Return whether something was written that no watch will report, so that another look is due at once.
-        """
-        unwatched = [await self._delete(key, deletion) for deletion in plan.deletions]
+    async def children(self, key: Key, model: ThinkRecModel, plan: Plan) -> Outcome:
+        """Bring the children to the plan; raise ApiError where nothing of it may be told yet."""
+        deleted = [await self._delete(key, deletion) for deletion in plan.deletions]
         if plan.finalizer is True:
             await self._finalizer(key, model, present=True)
-        changed, failure = await self._children(key, model, plan.children)
-        await self._events(key, model, plan.events, now)
-        await self._status(key, model, plan.status)
-        if failure is not None:  # told only now: a child that fails again and again must not keep the status away
-            raise failure
-        if plan.finalizer is False:
-            await self._finalizer(key, model, present=False)
-        return changed or any(unwatched)
+        found = await self._children(key, model, plan.children)
+        return replace(found, changed=found.changed or any(deleted))
+
+    async def tell(
+        self, key: Key, model: ThinkRecModel, *, events: Iterable[Event], status: ModelStatus, now: datetime
+    ) -> None:
+        """Write events, then the status; `model` is as the last status left it."""
+        await self._events(key, model, events, now)
+        await self._status(key, model, status)
+
+    async def release(self, key: Key, model: ThinkRecModel) -> None:
+        """Let a model go that is being deleted."""
+        await self._finalizer(key, model, present=False)
 
     async def _delete(self, key: Key, deletion: Deletion) -> bool:
+        """Delete a child; return whether the next decision sees that at once."""
         resource = resources.BY_KIND[deletion.kind.value]
         children = self._view.children(key)
         slot = (resource.kind, deletion.name)
@@ -79,29 +103,26 @@ class Applier:
             return False
         await self._api.delete(resource, key[0], deletion.name, uid=record.uid)
         if resource not in resources.LISTED:
-            return False
+            return False  # its watch will tell
         self._view.forget(key, resource.kind, deletion.name)
         return True
 
-    async def _children(
-        self, key: Key, model: ThinkRecModel, children: Iterable[Child]
-    ) -> tuple[bool, ApiError | None]:
-        """Write what differs; return whether another look is due, and the first call that must be made again."""
+    async def _children(self, key: Key, model: ThinkRecModel, children: Iterable[Child]) -> Outcome:
         wanted: list[tuple[Resource, dict[str, Any]]] = []
         for child in children:
             manifest = self._as_recorded(key, render(child))
             wanted.append((resources.BY_KIND[manifest["kind"]], stamped(manifest)))
         self._refusals.keep(key, {manifest["metadata"]["name"] for _, manifest in wanted})
-        changed = False
+        found = Outcome()
         for resource, manifest in wanted:
             if self._is_there(key, model, resource, manifest):
-                changed = self._refusals.settle(key, manifest) or changed
+                found = found.merged(Outcome(refusals_changed=self._refusals.settle(key, manifest)))
             elif not self._refusals.stands(key, manifest):
                 try:
-                    changed = await self._write(key, model, resource, manifest) or changed
+                    found = found.merged(await self._write(key, model, resource, manifest))
                 except ApiError as error:
-                    return changed, error  # what follows may need this one: a Job reads its ConfigMap
-        return changed, None
+                    return replace(found, failure=error)  # what follows may need this one: a Job reads its ConfigMap
+        return found
 
     def _as_recorded(self, key: Key, manifest: dict[str, Any]) -> dict[str, Any]:
         """Keep the lineage of a known revision as it was written: it cannot change, whatever this version would add."""
@@ -122,26 +143,36 @@ class Applier:
             return True
         return covers(record.body, {name: part for name, part in manifest.items() if name not in _TYPE})
 
-    async def _write(self, key: Key, model: ThinkRecModel, resource: Resource, manifest: Mapping[str, Any]) -> bool:
-        """Write a child; return whether that changes what the next decision sees and no watch will tell."""
+    async def _write(self, key: Key, model: ThinkRecModel, resource: Resource, manifest: Mapping[str, Any]) -> Outcome:
         try:
             await self._check_ownership(key, model, resource, manifest)
             await self._leave_replicas(key, resource, manifest)
-            body = await self._api.apply(resource, manifest)
+            body = await self._create_or_apply(key, resource, manifest)
         except ApiError as error:
             if not error.refused:
                 raise
             self._refusals.add(key, manifest, error)
-            return True
+            return Outcome(refusals_changed=True)
         uid, version = body["metadata"]["uid"], int(body["metadata"]["resourceVersion"])
         record = self._view.children(key).objects.get((resource.kind, manifest["metadata"]["name"]))
         self._take(resource, body)
-        settled = self._refusals.settle(key, manifest)
-        if record is None or record.version != version:
-            return settled or resource in resources.LISTED
-        # The apiserver found nothing to change where `covers` did: it compares better than we do, so it is believed.
-        self._settled[uid] = (version, applied_hash(manifest))
-        return False
+        changed = record is None or record.version != version
+        if not changed:
+            # The apiserver found nothing to change where `covers` did: it compares better than we do.
+            self._settled[uid] = (version, applied_hash(manifest))
+        return Outcome(changed=changed, refusals_changed=self._refusals.settle(key, manifest))
+
+    async def _create_or_apply(self, key: Key, resource: Resource, manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Write a child; what is made once and then never changed is created, which costs the apiserver less."""
+        slot = (resource.kind, manifest["metadata"]["name"])
+        children = self._view.children(key)
+        if resource.kind in _CREATED_ONCE and slot not in children.objects and slot not in children.jobs:
+            try:
+                return await self._api.create(resource, key[0], manifest)
+            except ApiError as error:
+                if error.reason != "AlreadyExists":
+                    raise
+        return await self._api.apply(resource, manifest)
 
     async def _check_ownership(
         self, key: Key, model: ThinkRecModel, resource: Resource, manifest: Mapping[str, Any]
@@ -200,8 +231,11 @@ class Applier:
 
     async def _finalizer(self, key: Key, model: ThinkRecModel, *, present: bool) -> None:
         record = self._view.model(key)
-        kept = [name for name in model.metadata.finalizers if name != FINALIZER]
-        if record is None or (len(kept) == len(model.metadata.finalizers)) is not present:
+        if record is None or record.uid != model.metadata.uid:
+            return
+        there = record.body["metadata"].get("finalizers") or []
+        kept = [name for name in there if name != FINALIZER]
+        if (len(kept) == len(there)) is not present:
             return
         wanted = [*kept, FINALIZER] if present else kept
         body = await self._api.set_finalizers(

@@ -6,14 +6,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from thinkrec_crds.group import FINALIZER, LABEL_STAGE_KEY
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_operator.cluster import resources
 from thinkrec_operator.cluster.api import Api
-from thinkrec_operator.cluster.apply import Applier
+from thinkrec_operator.cluster.apply import Applier, Outcome
 from thinkrec_operator.cluster.errors import ApiError
 from thinkrec_operator.cluster.jobs import JobRecord
 from thinkrec_operator.cluster.listed import read_item
@@ -27,7 +27,11 @@ from thinkrec_operator.cluster.unreadable import unreadable_status
 from thinkrec_operator.cluster.view import View
 from thinkrec_operator.cluster.workqueue import Key, WorkQueue
 from thinkrec_operator.observed import Observed, Settings
+from thinkrec_operator.plan import Event, Plan
 from thinkrec_operator.reconcile import reconcile
+
+DECISIONS = 4
+"""In one visit: what is published, what starts, how it stands, and one more."""
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +51,15 @@ class Parts:
     kinds: Callable[[], frozenset[str]]
     """Optional kinds that the cluster knows."""
     clock: Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    plan: Plan
+    events: tuple[Event, ...]
+    outcome: Outcome
+    open: bool
+    """Whether another decision may find more to do."""
 
 
 class Controller:
@@ -94,16 +107,41 @@ class Controller:
         observed = self._observe(key, model)
         if await self._make_lost_jobs_again(key, observed):
             return "lost"
-        plan = reconcile(observed)
-        again = await parts.applier.apply(key, model, plan, now=observed.now)
+        decided = await self._decide(key, observed)
+        plan = decided.plan
+        await parts.applier.tell(key, model, events=decided.events, status=plan.status, now=observed.now)
+        if decided.outcome.failure is not None:  # only now: what fails again and again must not keep the status away
+            raise decided.outcome.failure
+        if plan.finalizer is False:
+            await parts.applier.release(key, model)
         parts.metrics.model(*key, plan.status)
         parts.metrics.stages(model.status, plan.status)
         parts.queue.forget(key)
-        if again:
+        if decided.open:
             parts.queue.add(key)
         elif plan.requeue_after is not None:
             parts.queue.add_after(key, plan.requeue_after)
         return "done"
+
+    async def _decide(self, key: Key, observed: Observed) -> _Decided:
+        """Decide and apply until there is nothing more to do now; return the last decision with the events of all.
+
+        Each decision goes on from the status of the one before, which nobody needs to read: it lasts milliseconds. One
+        that did not know of a refusal is made again from where it began.
+        """
+        applier, model, events = self._parts.applier, observed.model, tuple[Event, ...]()
+        for _ in range(DECISIONS):
+            plan = reconcile(observed)
+            outcome = await applier.children(key, model, plan)
+            if outcome.refusals_changed and outcome.failure is None:
+                plan = replace(plan, status=observed.model.status)
+                observed = self._observe(key, observed.model)
+                continue
+            events += plan.events
+            if outcome.failure is not None or not (outcome.changed or plan.requeue_after == 0):
+                return _Decided(plan, events, outcome, open=False)
+            observed = self._observe(key, observed.model.model_copy(update={"status": plan.status}))
+        return _Decided(plan, events, outcome, open=True)
 
     def _observe(self, key: Key, model: ThinkRecModel) -> Observed:
         parts = self._parts

@@ -3,21 +3,27 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic_core import to_json
+
 from thinkrec_crds import group
 from thinkrec_operator.manifests.quantities import quantity
-from thinkrec_operator.names import content_hash
 
 ANNOTATION_APPLIED = f"{group.GROUP}/applied-hash"
 """Digest of the whole manifest that was applied last; finds what a manifest no longer says."""
 
 
 def stamped(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the manifest with its own digest as an annotation."""
+    """Return the manifest with its own digest as an annotation.
+
+    The digest is of the text as rendered: rendering the same child gives the same order, and sorting costs most of it.
+    """
     meta = manifest["metadata"]
-    annotations = {**(meta.get("annotations") or {}), ANNOTATION_APPLIED: content_hash(manifest)}
+    digest = hashlib.blake2b(to_json(manifest), digest_size=8).hexdigest()
+    annotations = {**(meta.get("annotations") or {}), ANNOTATION_APPLIED: digest}
     return {**manifest, "metadata": {**meta, "annotations": annotations}}
 
 

@@ -7,13 +7,16 @@ it came. Turning every item into dictionaries first took more time than everythi
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
 from pydantic_core import from_json
 
+from thinkrec_crds.conditions import ConditionType
+
 _NOTHING = Raw(b"")
+RECONCILING: Final = ConditionType.RECONCILING.value
 
 
 class OwnerReference(Struct, omit_defaults=True):
@@ -65,6 +68,15 @@ class Listed(Struct, omit_defaults=True):
             return ""
         return spec.artifacts.storageUri if spec.artifacts else ""
 
+    def is_settled(self) -> bool:
+        """Return whether a model's status says that this generation is dealt with, for better or for worse."""
+        try:
+            status = _MODEL_STATUSES.decode(self.status)
+        except msgspec.DecodeError:
+            return False
+        working = any(item.type == RECONCILING and item.status == "True" for item in status.conditions)
+        return status.observedGeneration == self.metadata.generation and not working
+
     def body(self) -> dict[str, Any]:
         """Return the object as a dictionary."""
         found: dict[str, Any] = from_json(self.to_json())
@@ -77,6 +89,16 @@ class _Artifacts(Struct):
 
 class _ModelSpec(Struct):
     artifacts: _Artifacts | None = None
+
+
+class _Condition(Struct):
+    type: str
+    status: str
+
+
+class _ModelStatus(Struct):
+    observedGeneration: int | None = None  # noqa: N815
+    conditions: list[_Condition] = []
 
 
 class ListMeta(Struct):
@@ -94,6 +116,7 @@ class Answer(Struct):
 
 
 _ANSWERS = msgspec.json.Decoder(Answer)
+_MODEL_STATUSES = msgspec.json.Decoder(_ModelStatus)
 _MODEL_SPECS = msgspec.json.Decoder(_ModelSpec)
 _ITEMS = msgspec.json.Decoder(Listed)
 

@@ -20,7 +20,7 @@ from thinkrec_crds import group
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_operator.cluster import resources
 from thinkrec_operator.cluster.jobs import owner_uid
-from thinkrec_operator.cluster.listed import Listed
+from thinkrec_operator.cluster.listed import RECONCILING, Listed
 from thinkrec_operator.manifests.revision import record_of
 from thinkrec_operator.observed import RevisionRecord
 
@@ -46,6 +46,8 @@ class ObjectRecord:
     """Empty for a ConfigMap: its name is the digest of its content, so nobody looks into it."""
     store: str = ""
     """Of a model: the root of its store."""
+    settled: bool = False
+    """Of a model: whether its status says that its spec is dealt with, for better or for worse."""
 
     @property
     def text(self) -> bytes:
@@ -53,10 +55,15 @@ class ObjectRecord:
         return zlib.decompress(self.packed)
 
     @property
-    def body(self) -> dict[str, Any]:
-        """Return the same as a dictionary."""
-        found: dict[str, Any] = from_json(self.text)
-        return found
+    def body(self) -> Mapping[str, Any]:
+        """Return the same as a dictionary, which is shared: one visit looks at it several times."""
+        return _unpacked(self)
+
+
+@lru_cache(maxsize=64)
+def _unpacked(record: ObjectRecord) -> Mapping[str, Any]:
+    found: dict[str, Any] = from_json(record.text)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +112,18 @@ def object_record(kind: str, seen: Seen) -> ObjectRecord:
         component=intern(head.labels.get(group.LABEL_COMPONENT, "")),
         deleting=deleting,
         store=_store(seen) if kind == group.MODEL_KIND else "",
+        settled=kind == group.MODEL_KIND and not deleting and _is_settled(seen),
         packed=b"" if kind == resources.CONFIG_MAP.kind else zlib.compress(text, 1),
     )
+
+
+def _is_settled(seen: Seen) -> bool:
+    if isinstance(seen, Listed):
+        return seen.is_settled()
+    status = seen.get("status") or {}
+    conditions = status.get("conditions") or ()
+    reconciling = any(item["type"] == RECONCILING and item["status"] == "True" for item in conditions)
+    return status.get("observedGeneration") == seen["metadata"].get("generation", 0) and not reconciling
 
 
 def _store(seen: Seen) -> str:

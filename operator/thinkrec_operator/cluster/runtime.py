@@ -109,8 +109,9 @@ class Operator:
                 wait = error.retry_after or FIRST_LIST_SECONDS
                 _log.warning("cannot list yet: %s%s; again in %.0f s", error, hint, wait)
                 await asyncio.sleep(wait)
-        for key in self._view:
-            self._queue.add(key)
+        for key, record in self._view.models():
+            busy = any(not job.finished for job in self._view.children(key).jobs.values())
+            self._queue.add(key, last=record.settled and not busy)
         gc.collect()
         gc.freeze()  # what was listed stays: looking through it again and again would be most of the collector's work
         _log.info("listed %d models in %.1f s", len(self._view), time.monotonic() - start)

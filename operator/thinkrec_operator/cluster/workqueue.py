@@ -2,12 +2,14 @@
 """The work queue: each model at most once in it and at most once at work, with back-off and later visits.
 
 The same rules as controller-runtime's queue: what is added while it is worked on is worked on again afterwards; a
-failure comes back after an exponential wait; an earlier visit takes the place of a later one.
+failure comes back after an exponential wait; an earlier visit takes the place of a later one; what merely is looked at
+because the process started waits behind what happened.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable
 
@@ -23,8 +25,10 @@ class WorkQueue:
 
     def __init__(self, *, jitter: Callable[[], float] = random.random) -> None:
         """Use `jitter`, a number from 0 to 1, to spread what failed together."""
-        self._ready: asyncio.Queue[Key] = asyncio.Queue()
-        self._waiting: set[Key] = set()
+        self._ready: asyncio.PriorityQueue[tuple[bool, int, Key]] = asyncio.PriorityQueue()
+        self._order = itertools.count()
+        self._waiting: dict[Key, bool] = {}
+        """Keys that are due, and whether they wait behind the others."""
         self._busy: set[Key] = set()
         self._again: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
@@ -46,8 +50,11 @@ class WorkQueue:
         """Return whether any key is worked on."""
         return bool(self._busy)
 
-    def add(self, key: Key) -> None:
-        """Make the key due now, or when the apiserver wants to be asked again, if that is later."""
+    def add(self, key: Key, *, last: bool = False) -> None:
+        """Make the key due now, or when the apiserver wants to be asked again, if that is later.
+
+        With `last` it waits behind every key that was added without.
+        """
         wait = self._not_before.get(key, 0.0) - asyncio.get_running_loop().time()
         if wait > 0:
             self.add_after(key, wait)
@@ -55,9 +62,9 @@ class WorkQueue:
         self._cancel_timer(key)
         if key in self._busy:
             self._again.add(key)
-        elif key not in self._waiting:
-            self._waiting.add(key)
-            self._ready.put_nowait(key)
+        elif key not in self._waiting or (self._waiting[key] and not last):
+            self._waiting[key] = last
+            self._ready.put_nowait((last, next(self._order), key))
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Make the key due later, or when it already was to be, if that is sooner."""
@@ -93,10 +100,12 @@ class WorkQueue:
 
     async def get(self) -> Key:
         """Wait for a due key and mark it as worked on; `done` must follow."""
-        key = await self._ready.get()
-        self._waiting.discard(key)
-        self._busy.add(key)
-        return key
+        while True:
+            last, _, key = await self._ready.get()
+            if self._waiting.get(key) is last:  # else it was moved to the front meanwhile
+                del self._waiting[key]
+                self._busy.add(key)
+                return key
 
     def done(self, key: Key) -> None:
         """Note that work on the key ended; if it was added meanwhile it is due again."""

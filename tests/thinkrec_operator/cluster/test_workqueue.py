@@ -9,7 +9,7 @@ import pytest
 
 from thinkrec_operator.cluster.workqueue import MAX_SECONDS, WorkQueue
 
-A, B = ("default", "a"), ("default", "b")
+A, B, C = ("default", "a"), ("default", "b"), ("default", "c")
 
 
 def run(scenario: object) -> None:
@@ -79,5 +79,19 @@ def test_an_event_does_not_shorten_what_the_apiserver_asked_for() -> None:
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(queue.get(), 0.1)
         assert await asyncio.wait_for(queue.get(), 1) == A
+
+    run(scenario())
+
+
+def test_what_is_only_looked_at_after_a_start_waits_behind_what_happens() -> None:
+    async def scenario() -> None:
+        queue = WorkQueue()
+        for key in (A, B, C):
+            queue.add(key, last=True)
+        queue.add(C)  # something happened to it
+        queue.add(C, last=True)  # which this does not take back
+        assert len(queue) == 3
+        assert [await queue.get() for _ in range(3)] == [C, A, B]
+        assert len(queue) == 0
 
     run(scenario())
