@@ -16,7 +16,7 @@ from thinkrec_operator import report, revisions, status, work
 from thinkrec_operator.deletion import farewell, wanted_finalizer
 from thinkrec_operator.events import events_between
 from thinkrec_operator.graph import SERVING_ROLE, Graph
-from thinkrec_operator.observed import Observed, Refusal, RevisionRecord
+from thinkrec_operator.observed import JobState, Observed, Refusal, RevisionRecord
 from thinkrec_operator.plan import Child, ChildKind, ConfigMapChild, Deletion, DeploymentChild, Event, Plan
 from thinkrec_operator.revisions import Choice
 from thinkrec_operator.status import Facts, Failure
@@ -275,6 +275,7 @@ def _requeue_after(facts: Facts) -> float | None:
     waits = [
         (moment - observed.now).total_seconds() for moment in moments if moment is not None and moment > observed.now
     ]
-    if any(view.job is not None and view.job.active for view in facts.views):
+    # One that waits to run has no progress to look at; whatever becomes of it is reported.
+    if any(view.job is not None and view.job.state is JobState.RUNNING for view in facts.views):
         waits.append(float(observed.settings.progress_period_seconds))
     return min(waits, default=None)

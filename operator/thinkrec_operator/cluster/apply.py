@@ -36,6 +36,8 @@ _CREATED_ONCE: Final = frozenset(
     {resources.JOB.kind, resources.JOB_SET.kind, resources.TRAIN_JOB.kind, resources.CONFIG_MAP.kind}
 )
 """Kinds that cannot change under one name: their names come from their content."""
+_SETTLED: Final = 32_768
+"""Objects remembered as compared by the apiserver; a forgotten one costs one call that changes nothing."""
 _TYPE: Final = frozenset({"apiVersion", "kind"})
 """Members that the items of a list are without."""
 SCALING_MANAGER: Final = f"{group.FIELD_MANAGER}-scaling"
@@ -160,6 +162,8 @@ class Applier:
         if not changed:
             # The apiserver found nothing to change where `covers` did: it compares better than we do.
             self._settled[uid] = (version, applied_hash(manifest))
+            while len(self._settled) > _SETTLED:
+                del self._settled[next(iter(self._settled))]
         return Outcome(changed=changed, refusals_changed=self._refusals.settle(key, manifest))
 
     async def _create_or_apply(self, key: Key, resource: Resource, manifest: Mapping[str, Any]) -> Mapping[str, Any]:

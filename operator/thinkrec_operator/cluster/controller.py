@@ -98,6 +98,7 @@ class Controller:
         record = parts.view.model(key)
         if record is None:
             parts.queue.drop(key)
+            await parts.progress.refresh(key, (), ())
             parts.metrics.forget(*key)
             return "gone"
         model = parsed_model(record)
@@ -173,8 +174,7 @@ class Controller:
 
     async def _read_progress(self, key: Key) -> None:
         children = self._parts.view.children(key)
-        if children.jobs:
-            await self._parts.progress.refresh(key[0], tuple(children.jobs.values()), tuple(children.pods.values()))
+        await self._parts.progress.refresh(key, tuple(children.jobs.values()), tuple(children.pods.values()))
 
     async def _make_lost_jobs_again(self, key: Key, observed: Observed) -> bool:
         """Delete Jobs whose results nobody can name any more; the stage finds its artifact and ends at once."""

@@ -71,6 +71,7 @@ class JobRecord:
 class QueueRecord:
     """What Kueue's Workload says about a Job that waits."""
 
+    workload: str
     job: str
     version: int
     reason: str
@@ -133,6 +134,7 @@ def queue_record(body: Mapping[str, Any]) -> QueueRecord | None:
     said = evicted if evicted.get("status") == "True" else told
     waits = told.get("status") != "True"
     return QueueRecord(
+        workload=meta["name"],
         job=owner["name"],
         version=int(meta["resourceVersion"]),
         reason=said.get("reason") or Reason.WAITING_FOR_QUOTA.value if waits else "",
@@ -162,7 +164,7 @@ def observe_job(
         generation=job.generation,
         retrain=job.retrain,
         scheduled=job.scheduled,
-        attempts=max(sum(pod.phase != "Pending" for pod in own), job.failures),
+        attempts=_attempts(job, own),
         failures=job.failures,
         exit_code=ended.exit_code if ended else None,
         reason=reason,
@@ -174,6 +176,13 @@ def observe_job(
         progress=progress,
         deleting=job.deleting or job.owner not in ("", model_uid),
     )
+
+
+def _attempts(job: JobRecord, pods: Sequence[PodRecord]) -> int:
+    """Return how often the work was begun; the Pods of one attempt on several nodes or shards count once."""
+    failed = sum(pod.phase == "Failed" for pod in pods)
+    begun = any(pod.phase in ("Running", "Succeeded") for pod in pods)
+    return max(failed + begun, job.failures)
 
 
 def termination(job: JobRecord, pods: Sequence[PodRecord]) -> TerminationMessage | None:
@@ -230,7 +239,8 @@ def _why(job: JobRecord, pods: Sequence[PodRecord], queue: QueueRecord | None) -
         return None, ""
     if job.suspended:
         return _why_suspended(job, queue)
-    newest = pods[-1] if pods else None
+    stuck = next((pod for pod in pods if pod.reason is not None and not pod.finished), None)
+    newest = stuck or (pods[-1] if pods else None)  # of several at work, the one that keeps the others waiting
     if newest is not None and newest.reason is not None:
         return newest.reason, f"{newest.message} (Pod {newest.name})"
     if newest is not None and newest.exit_code not in (None, 0):

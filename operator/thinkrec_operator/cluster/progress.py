@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from thinkrec_crds.artifact import Progress
 from thinkrec_operator.cluster import resources
@@ -11,6 +11,7 @@ from thinkrec_operator.cluster.api import Api
 from thinkrec_operator.cluster.errors import ApiError
 from thinkrec_operator.cluster.jobs import JobRecord, pods_of
 from thinkrec_operator.cluster.pods import PodRecord
+from thinkrec_operator.cluster.workqueue import Key
 from thinkrec_operator.manifests.training import CONTAINER
 from thinkrec_operator.progress import newest_progress
 
@@ -26,21 +27,27 @@ class ProgressReader:
         self._period = period
         self._clock = clock
         self._read: dict[str, float] = {}
+        self._jobs: dict[Key, frozenset[str]] = {}
         self.newest: dict[str, Progress] = {}
 
-    async def refresh(self, namespace: str, jobs: Iterable[JobRecord], pods: Iterable[PodRecord]) -> None:
-        """Read the logs that are due; drop what is known of Jobs that ended."""
+    async def refresh(self, key: Key, jobs: Sequence[JobRecord], pods: Iterable[PodRecord]) -> None:
+        """Read the logs that are due; drop what is known of Jobs that ended or are gone."""
+        at_work = frozenset(job.uid for job in jobs if not job.finished)
+        for uid in self._jobs.pop(key, frozenset()) - at_work:
+            self._read.pop(uid, None)
+            self.newest.pop(uid, None)
+        if at_work:
+            self._jobs[key] = at_work
         # A Pod on a node that is lost stays Running but is not ready: its log cannot be read.
         running = [pod for pod in pods if pod.phase == "Running" and pod.ready and not pod.deleting]
         for job in jobs:
             if job.finished:
-                self._read.pop(job.uid, None)
-                self.newest.pop(job.uid, None)
                 continue
-            pod = next(iter(pods_of(job, running)), None)
+            # Of several, the first of them: it is the one that tells of a training on several nodes.
+            pod = min(pods_of(job, running), key=lambda found: found.name, default=None)
             if pod is not None and self._clock() - self._read.get(job.uid, float("-inf")) >= self._period:
                 self._read[job.uid] = self._clock()
-                await self._look(namespace, job, pod)
+                await self._look(key[0], job, pod)
 
     async def _look(self, namespace: str, job: JobRecord, pod: PodRecord) -> None:
         try:

@@ -145,6 +145,8 @@ class View:
                     del self._models[key]
                     changed.add(key)
             return changed
+        if resource is resources.WORKLOAD:
+            return self._retain_queues(present, upto, namespace)
         for key, children in tuple(self._children.items()):
             if namespace not in (None, key[0]):
                 continue
@@ -152,6 +154,14 @@ class View:
                 if version <= upto and present.get((key[0], name)) != uid:
                     self._drop(key, resource.kind, name, uid)
                     changed.add(key)
+        return changed
+
+    def _retain_queues(self, present: Mapping[tuple[str, str], str], upto: int, namespace: str | None) -> set[Key]:
+        changed: set[Key] = set()
+        for (home, job), record in tuple(self._queues.items()):
+            if namespace in (None, home) and record.version <= upto and (home, record.workload) not in present:
+                del self._queues[home, job]
+                changed |= {owner} if (owner := self._owner_of(home, job)) is not None else set()
         return changed
 
     def _put_queue(self, namespace: str, body: Mapping[str, Any]) -> Key | None:
