@@ -14,6 +14,8 @@
     certificates        authority and certificates
     kubeconfig          kubeconfig files
     programs            find or build the Kubernetes programs
+    addon_programs      find or build the controllers of JobSet and Kubeflow Trainer
+    addons              run them beside a control plane, with their CRDs and webhooks
     dependencies        Debian packages: what is missing, and installing it
     base_images         pause image, a small shell, an empty tree; made without any tool
     images              the repository's Dockerfiles, with buildah

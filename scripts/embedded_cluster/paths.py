@@ -13,6 +13,8 @@ from embedded_cluster.errors import ClusterError
 REPOSITORY = Path(__file__).resolve().parents[2]
 GO_MODULE = REPOSITORY / "scripts" / "kube"
 """Build files of the Kubernetes programs."""
+ADDONS_GO_MODULE = REPOSITORY / "scripts" / "kube_addons"
+"""Build files of the controllers that may run beside them."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
 

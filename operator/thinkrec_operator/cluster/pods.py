@@ -11,7 +11,11 @@ from typing import Any
 
 from thinkrec_crds import group
 from thinkrec_crds.conditions import Reason
+from thinkrec_operator.manifests.train_job import NODE
 from thinkrec_operator.manifests.training import CONTAINER
+
+CONTAINERS = (CONTAINER, NODE)
+"""Names that the container of a stage has: in what we write, and in a TrainJob's runtime."""
 
 _PULL = frozenset({"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"})
 _START = frozenset({"CreateContainerError", "RunContainerError", "CreateContainerConfigError", "StartError"})
@@ -93,7 +97,7 @@ def without_secrets(text: str, length: int = MAX_MESSAGE) -> str:
 
 def _ended(statuses: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the newest end of our own container (a mesh or an agent may have put others beside it)."""
-    for status in sorted(statuses, key=lambda item: item.get("name") != CONTAINER):
+    for status in sorted(statuses, key=lambda item: item.get("name") not in CONTAINERS):
         for state in (status.get("state") or {}, status.get("lastState") or {}):
             if found := state.get("terminated"):
                 ended: Mapping[str, Any] = found

@@ -12,6 +12,7 @@ from thinkrec_operator.cluster.errors import ApiError
 from thinkrec_operator.cluster.jobs import JobRecord, pods_of
 from thinkrec_operator.cluster.pods import PodRecord
 from thinkrec_operator.cluster.workqueue import Key
+from thinkrec_operator.manifests.train_job import NODE
 from thinkrec_operator.manifests.training import CONTAINER
 from thinkrec_operator.progress import newest_progress
 
@@ -51,7 +52,8 @@ class ProgressReader:
 
     async def _look(self, namespace: str, job: JobRecord, pod: PodRecord) -> None:
         try:
-            log = await self._api.log(resources.POD, namespace, pod.name, container=CONTAINER, lines=_LINES)
+            container = NODE if job.kind == "TrainJob" else CONTAINER
+            log = await self._api.log(resources.POD, namespace, pod.name, container=container, lines=_LINES)
         except ApiError:
             return  # the container is about to start or just ended, or its kubelet is away: progress is a courtesy
         if (found := newest_progress(log, job.key)) is not None:
