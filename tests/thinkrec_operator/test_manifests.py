@@ -226,6 +226,12 @@ def test_a_revision_survives_the_way_through_the_api(every_child: list[Child]) -
     assert record_of(json.loads(json.dumps(render(child)))) == child.record
 
 
+def test_a_revision_is_rendered_in_the_order_in_which_it_comes_back(every_child: list[Child]) -> None:
+    child = next(child for child in every_child if isinstance(child, ControllerRevisionChild))
+    data = render(child)["data"]
+    assert json.dumps(data) == json.dumps(data, sort_keys=True)
+
+
 @pytest.mark.parametrize("kind", TYPES, ids=lambda kind: kind.__name__)
 def test_golden(every_child: list[Child], kind: type[Child]) -> None:
     same_as_golden(kind.__name__.removesuffix("Child").lower(), one(every_child, kind))

@@ -30,8 +30,15 @@ def controller_revision(child: ControllerRevisionChild) -> Manifest:
             annotations={ANNOTATION_EVALUATION: record.evaluation.to_json()},
         ),
         "revision": record.number,
-        "data": record.data.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "data": _sorted(record.data.model_dump(mode="json", by_alias=True, exclude_none=True)),
     }
+
+
+def _sorted(value: Any) -> Any:
+    """Return it with members in the apiserver's order: written as it will be read, it is not written a second time."""
+    if isinstance(value, Mapping):
+        return {name: _sorted(value[name]) for name in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
 def record_of(body: Mapping[str, Any]) -> RevisionRecord:
