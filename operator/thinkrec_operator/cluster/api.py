@@ -93,7 +93,7 @@ class Api:
 
     async def create(self, resource: Resource, namespace: str, manifest: Body) -> Body:
         """Create an object; raise ApiError(409) where one of that name exists."""
-        query = {"fieldManager": group.FIELD_MANAGER}
+        query = {"fieldManager": group.FIELD_MANAGER, "fieldValidation": "Strict"}
         return _json(await self._call("create", resource, resource.path(namespace), query=query, body=manifest))
 
     async def set_finalizers(

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic_core import to_json
+import msgspec
 
 from thinkrec_crds import group
 from thinkrec_operator.manifests.quantities import quantity
@@ -17,12 +17,9 @@ ANNOTATION_APPLIED = f"{group.GROUP}/applied-hash"
 
 
 def stamped(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the manifest with its own digest as an annotation.
-
-    The digest is of the text as rendered: rendering the same child gives the same order, and sorting costs most of it.
-    """
+    """Return the manifest with its own digest as an annotation; the order of members does not matter."""
     meta = manifest["metadata"]
-    digest = hashlib.blake2b(to_json(manifest), digest_size=8).hexdigest()
+    digest = hashlib.blake2b(msgspec.json.encode(manifest, order="sorted"), digest_size=8).hexdigest()
     annotations = {**(meta.get("annotations") or {}), ANNOTATION_APPLIED: digest}
     return {**manifest, "metadata": {**meta, "annotations": annotations}}
 

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Final
 
 import aiohttp
-from yarl import URL
 
 from thinkrec_operator.cluster import resources
 from thinkrec_operator.cluster.errors import ApiError
@@ -47,14 +46,14 @@ class Listing:
         target = listed_kind(request)
         if target is None:
             return await handler(request)
-        position, wanted = self._resync.take_position(*target), request.url
+        position = self._resync.take_position(*target)
         if position is not None:
-            request.url = nothing(wanted, at=position)
+            ask_for_nothing(request, at=position)
             response = await handler(request)
             if response.status == 200:
                 return response
             response.release()  # that moment is forgotten already (410)
-        request.url = nothing(wanted)
+        ask_for_nothing(request)
         response = await handler(request)
         if response.status == 200:
             # After the answer: what changes from now on comes through the watch that begins at its version.
@@ -95,13 +94,13 @@ def listed_kind(request: aiohttp.ClientRequest) -> tuple[Resource, str | None] |
     return None
 
 
-def nothing(url: URL, *, at: int | None = None) -> URL:
-    """Return the address of an empty list of the same kind, as of now or of a resource version."""
-    path = url.path
+def ask_for_nothing(request: aiohttp.ClientRequest, *, at: int | None = None) -> None:
+    """Make a LIST one of the same kind that is empty, as of now or of a resource version."""
+    path = request.url.path
     if "/namespaces/" not in path:
         before, _, plural = path.rpartition("/")
         path = f"{before}/namespaces/{_NAMESPACE}/{plural}"
     query = {"fieldSelector": f"metadata.name={_NOBODY}", "limit": "1"}
     if at is not None:
         query |= {"resourceVersion": str(at), "resourceVersionMatch": "Exact"}
-    return url.with_path(path).with_query(query)
+    request.url = request.url.with_path(path).with_query(query)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 
+from embedded_cluster.api import ApiError
 from support.kube import fresh_namespace
 from support.models import condition
 from support.pretend_kubelet import Outcome
@@ -70,6 +72,22 @@ def stage_job(scene: Scene, name: str) -> str:
 def is_gone(scene: Scene, kind: tuple[str, str], name: str) -> bool:
     """Return whether neither an object of that name is left nor one that was made of it."""
     return not [body for body in scene.items(*kind) if body["metadata"]["name"].startswith(name)]
+
+
+def is_refused(scene: Scene) -> bool:
+    """Return whether the API server no longer knows runtimePatches."""
+    body = {
+        "apiVersion": TRAIN_JOB[1],
+        "kind": "TrainJob",
+        "metadata": {"name": "probe"},
+        "spec": {"runtimeRef": {"name": "none"}, "runtimePatches": []},
+    }
+    try:
+        path = f"/apis/{TRAIN_JOB[1]}/namespaces/{scene.namespace}/trainjobs"
+        scene.api.create(path, body, fieldValidation="Strict", dryRun="All")
+    except ApiError as error:
+        return "unknown field" in str(error)
+    return False
 
 
 def variable(pod: Body, name: str) -> str:
@@ -248,3 +266,18 @@ class TestTrainJob:
         scene.apply(training={"backend": "TrainJob", "runtimeRef": {"name": "torch-distributd"}})
         scene.wait(lambda model: condition(model, "Stalled", "reason") == "ChildRefused", "the refusal")
         assert "torch-distributd" in condition(scene.api.get(scene.path), "Stalled", "message")
+
+    def test_a_trainer_that_is_too_old_for_our_fields_is_named(self, scene: Scene) -> None:
+        path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/trainjobs.trainer.kubeflow.org"
+        versions = scene.api.get(path)["spec"]["versions"]
+        older = deepcopy(versions)
+        del older[0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["runtimePatches"]
+        training = train_jobs(scene)
+        scene.api.patch(path, {"spec": {"versions": older}})
+        try:
+            wait_for(partial(is_refused, scene), "the older definition to be served", seconds=SECONDS)
+            scene.apply(training=training)
+            scene.wait(lambda model: condition(model, "Stalled", "reason") == "ChildRefused", "the refusal")
+            assert "runtimePatches" in condition(scene.api.get(scene.path), "Stalled", "message")
+        finally:
+            scene.api.patch(path, {"spec": {"versions": versions}})
