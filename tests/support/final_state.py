@@ -22,7 +22,7 @@ KINDS = {
 }
 _VOLATILE = frozenset(
     {"uid", "resourceVersion", "creationTimestamp", "managedFields", "generation", "selfLink", "clusterIP"}
-    | {"clusterIPs", "controller-uid", "batch.kubernetes.io/controller-uid", "selector", "status", "createdTime"}
+    | {"clusterIPs", "controller-uid", "batch.kubernetes.io/controller-uid", "selector", "createdTime"}
     | {"thinkrec.io/applied-hash", "deployment.kubernetes.io/revision", "thinkrec.io/spec-hash", "nodePort"}
 )
 
@@ -32,13 +32,14 @@ def objects(api: Api, namespace: str) -> dict[str, Body]:
     found = {}
     for kind, path in KINDS.items():
         for body in api.items(path.format(namespace), labelSelector="app.kubernetes.io/managed-by=thinkrec-operator"):
-            found[f"{kind}/{body['metadata']['name']}"] = _stable(body, namespace)
+            wanted = {name: part for name, part in body.items() if name != "status"}
+            found[f"{kind}/{body['metadata']['name']}"] = _stable(wanted, namespace)
     return found
 
 
-def status(api: Api, path: str, namespace: str) -> Body:
-    """Return a model's status without times."""
-    body: Body = _stable(api.get(path)["status"], namespace)
+def status(model: Body | None, namespace: str) -> Body:
+    """Return a model's status without times; empty where the model is gone."""
+    body: Body = _stable(model["status"], namespace) if model else {}
     return body
 
 

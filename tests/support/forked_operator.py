@@ -19,6 +19,8 @@ from pathlib import Path
 SKEW = "TEST_CLOCK_SKEW_SECONDS"
 """Environment variable: how far the operator's clock is ahead."""
 
+_LISTED = "listed "
+"""Begins the line that each process writes to its log before its first decision."""
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["thinkrec_operator.cluster.main", "support.forked_operator"])
 
@@ -43,6 +45,11 @@ class ForkedOperator:
     def alive(self) -> bool:
         """Return whether it runs."""
         return self._process is not None and self._process.is_alive()
+
+    @property
+    def has_listed(self) -> bool:
+        """Return whether the newest process has seen what there is; one that decides nothing writes nothing."""
+        return self.starts > 0 and self.log.exists() and self.log.read_text().count(_LISTED) >= self.starts
 
     def kill(self) -> None:
         """SIGKILL it; returns at once."""

@@ -31,6 +31,7 @@ Body = dict[str, Any]
 NODE_CAPACITY = {"cpu": "1000", "memory": "4000Gi", "pods": "20000", "ephemeral-storage": "4000Gi"}
 _HEARTBEAT_SECONDS = 10.0
 _CONCURRENT = 16
+_HELD_SECONDS = 0.05
 _PATCH = {"Content-Type": "application/merge-patch+json"}
 _SIGTERM_CODE = 143
 
@@ -49,6 +50,8 @@ class Outcome:
     """How long the pod runs before that."""
     log: str = ""
     """What `kubectl logs` shows, from the pod's start on."""
+    held: Callable[[], bool] = bool
+    """While it returns True, a pod that would end runs on, and one that would run is not started."""
 
 
 def succeed_or_run(pod: Body) -> Outcome:
@@ -234,9 +237,12 @@ class PretendKubelet:
     async def _go(self, pod: Body, outcome: Outcome) -> None:
         address = f"10.250.{(n := next(self._addresses)) // 250 % 250}.{n % 250 + 1}"
         base = {"podIP": address, "podIPs": [{"ip": address}], "hostIP": "127.0.0.1", "startTime": _now()}
-        if outcome.exit_code is None or outcome.delay_seconds:
+        if outcome.exit_code is None:
+            await _let_go(outcome)
+        if outcome.exit_code is None or outcome.delay_seconds or outcome.held():
             await self._write(pod, {**base, **_running(pod)})
             await asyncio.sleep(outcome.delay_seconds)
+            await _let_go(outcome)
         if outcome.exit_code is not None:
             await self._write(pod, {**base, **_terminated(pod, outcome)})
 
@@ -287,6 +293,11 @@ def _statuses(containers: list[Body], state: Body, *, ready: bool) -> list[Body]
 def _prepared(pod: Body) -> list[Body]:
     done = {"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": _now(), "finishedAt": _now()}}
     return _statuses(pod["spec"].get("initContainers", []), done, ready=True)
+
+
+async def _let_go(outcome: Outcome) -> None:
+    while outcome.held():
+        await asyncio.sleep(_HELD_SECONDS)
 
 
 def _running(pod: Body) -> Body:

@@ -15,6 +15,8 @@ from thinkrec_crds import group
 Body = dict[str, Any]
 AUC = 0.7
 GROUPS = 2
+SERVING, CLEANUP = "serving", "cleanup"
+"""Pods that belong to no stage."""
 
 
 class PretendStages:
@@ -26,6 +28,8 @@ class PretendStages:
         self.delay_seconds = delay_seconds
         self.failing: dict[str, list[Outcome]] = {}
         """Stage (kind) -> what its next Pods do instead of succeeding."""
+        self.held: dict[str, set[str]] = {}
+        """Namespace -> stages (kinds), or SERVING, or CLEANUP, that get no further until they are taken out of it."""
         self.started: Counter[str] = Counter()
         """`<namespace>/<key>` -> Pods that ran."""
         self._lock = threading.Lock()
@@ -34,14 +38,20 @@ class PretendStages:
         """Return what becomes of a Pod."""
         labels = pod["metadata"].get("labels", {})
         kind, key = labels.get(group.LABEL_STAGE), labels.get(group.LABEL_STAGE_KEY)
+        namespace = pod["metadata"]["namespace"]
         if kind is None:
             is_job = any(owner["kind"] == "Job" for owner in pod["metadata"].get("ownerReferences", []))
-            return Outcome() if is_job else Outcome(exit_code=None)
+            part = CLEANUP if is_job else SERVING
+            return Outcome(exit_code=0 if is_job else None, held=lambda: part in self.held.get(namespace, ()))
         with self._lock:
-            self.started[f"{pod['metadata']['namespace']}/{key}"] += 1
+            self.started[f"{namespace}/{key}"] += 1
             if self.failing.get(kind):
                 return self.failing[kind].pop(0)
-        return Outcome(message=json.dumps(self.published(kind, key)), delay_seconds=self.delay_seconds)
+        return Outcome(
+            message=json.dumps(self.published(kind, key)),
+            delay_seconds=self.delay_seconds,
+            held=lambda: kind in self.held.get(namespace, ()),
+        )
 
     def published(self, kind: str, key: str) -> Body:
         """Return the termination message of a stage that succeeded."""
