@@ -87,6 +87,7 @@ def _scale(sizes: list[int], rounds: int) -> RESULTS:
 def _scale_lines(found: scale.Scale) -> list[Line]:
     name = f"{found.models} models"
     return [
+        Line(f"{name}: warm restart until it reacts", "s", statistics.median(found.ready_seconds), 20),
         Line(f"{name}: warm restart until all is visited", "s", statistics.median(found.warm_seconds), 20),
         Line(f"{name}: CPU of that", "s", statistics.median(found.warm_cpu_seconds)),
         Line(f"{name}: writes of a warm restart", "calls", found.warm_writes, 0),

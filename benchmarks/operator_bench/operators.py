@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +79,18 @@ class Measured:
             failed=sum(s.value for s in visits if s.labels["result"] not in ("done", "gone", "conflict")),
             lists=sum(s.value for s in calls if s.labels["verb"] == "list" and s.labels["kind"] == "ThinkRecModel"),
         )
+
+    def until_ready(self, *, seconds: float = 900.0) -> float:
+        """Wait until everything is listed and work has begun; return the seconds since its start."""
+        url = f"http://127.0.0.1:{self.process.health_port}/readyz"
+        deadline = time.perf_counter() + seconds
+        while time.perf_counter() < deadline:
+            assert self.process.poll() is None, f"the operator ended:\n{self.process.log.read_text()[-3000:]}"
+            with suppress(httpx.TransportError):
+                if self._client.get(url).is_success:
+                    return time.perf_counter() - self.began
+            time.sleep(0.05)
+        raise RuntimeError(f"the operator is not ready after {seconds:.0f} s; see {self.process.log}")
 
     def until_idle(self, visits: int, *, seconds: float = 900.0) -> tuple[float, Work]:
         """Wait until at least so many visits are made and nothing is due; return the seconds since its start, and all.

@@ -17,7 +17,7 @@ from thinkrec_operator.cluster import resources
 
 STEADY_SECONDS = 30.0
 RESYNC_DEFAULT = 600.0
-RESYNC_TEST = 120
+RESYNC_TEST = 180
 _PATHS = tuple(
     resource.path(None) for resource in (resources.MODEL, *resources.WATCHED[:1], resources.DEPLOYMENT)
 ) + tuple(resource.path(None) for resource in resources.LISTED)
@@ -28,6 +28,8 @@ class Scale:
     """Numbers for one size."""
 
     models: int
+    ready_seconds: list[float] = field(default_factory=list)
+    """Until all is listed: from then on what happens is dealt with first."""
     warm_seconds: list[float] = field(default_factory=list)
     warm_cpu_seconds: list[float] = field(default_factory=list)
     warm_writes: float = 0.0
@@ -75,6 +77,7 @@ def measure(world: World, template: population.Template, models: int, *, rounds:
 
 def restarted(operator: Measured, found: Scale) -> None:
     """Start again when everything is done: nothing may be written."""
+    found.ready_seconds.append(operator.until_ready())
     seconds, work = operator.until_idle(found.models)
     found.warm_seconds.append(seconds)
     found.warm_cpu_seconds.append(cpu_seconds(operator.pid))

@@ -133,6 +133,10 @@ class Controller:
         applier, model, events = self._parts.applier, observed.model, tuple[Event, ...]()
         for _ in range(DECISIONS):
             plan = reconcile(observed)
+            if model.metadata.deletion_timestamp is not None:
+                # No status remembers what was told of a deletion, only the clean-up Job does: told before it is there.
+                await applier.tell(key, model, events=plan.events, status=plan.status, now=observed.now)
+                plan = replace(plan, events=())
             outcome = await applier.children(key, model, plan)
             if outcome.refusals_changed and outcome.failure is None:
                 plan = replace(plan, status=observed.model.status)
