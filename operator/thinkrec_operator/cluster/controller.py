@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -78,6 +79,7 @@ class Controller:
                 await self._visit(key)
             finally:
                 queue.done(key)
+            await asyncio.sleep(0)  # a visit that calls nobody gives no turn to watches and probes by itself
 
     async def _visit(self, key: Key) -> None:
         metrics, start = self._parts.metrics, time.perf_counter()

@@ -26,6 +26,8 @@ from thinkrec_operator.observed import RevisionRecord
 
 _PARSED = 512
 """Bodies kept parsed: those that are worked on again and again."""
+_WINDOW = 32_768
+"""How far back zlib looks."""
 Seen = Mapping[str, Any] | Listed
 """An object as it came: parsed out of a watch or an answer, or an item of a list."""
 
@@ -52,12 +54,25 @@ class ObjectRecord:
     @property
     def text(self) -> bytes:
         """Return the object as JSON, without what only the apiserver needs (managedFields)."""
-        return zlib.decompress(self.packed)
+        return _unpack(self.kind, self.packed)
 
     @property
     def body(self) -> Mapping[str, Any]:
         """Return the same as a dictionary, which is shared: one visit looks at it several times."""
         return _unpacked(self)
+
+
+_FIRST: dict[str, bytes] = {}
+"""The first object of each kind: others are packed as what differs from it, which halves them."""
+
+
+def _pack(kind: str, text: bytes) -> bytes:
+    packer = zlib.compressobj(1, zdict=_FIRST.setdefault(kind, text[:_WINDOW]))
+    return packer.compress(text) + packer.flush()
+
+
+def _unpack(kind: str, packed: bytes) -> bytes:
+    return zlib.decompressobj(zdict=_FIRST.get(kind, b"")).decompress(packed)
 
 
 @lru_cache(maxsize=64)
@@ -113,7 +128,7 @@ def object_record(kind: str, seen: Seen) -> ObjectRecord:
         deleting=deleting,
         store=_store(seen) if kind == group.MODEL_KIND else "",
         settled=kind == group.MODEL_KIND and not deleting and _is_settled(seen),
-        packed=b"" if kind == resources.CONFIG_MAP.kind else zlib.compress(text, 1),
+        packed=b"" if kind == resources.CONFIG_MAP.kind else _pack(kind, text),
     )
 
 
