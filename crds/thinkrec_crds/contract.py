@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -21,6 +21,10 @@ class Contract(BaseModel):
         ser_json_inf_nan="null",
         protected_namespaces=(),
     )
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
+        """Return the same value: nobody can change it, and pydantic copies a default each time that it fills one in."""
+        return self
 
     def to_json(self, *, indent: int | None = None) -> str:
         """Return the wire form: camelCase keys, sorted, absent optional fields left out."""

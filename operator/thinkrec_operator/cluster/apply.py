@@ -30,7 +30,9 @@ from thinkrec_operator.cluster.resources import Resource
 from thinkrec_operator.cluster.view import View
 from thinkrec_operator.cluster.workqueue import Key
 from thinkrec_operator.manifests import render
-from thinkrec_operator.plan import Child, Deletion, Event, Plan
+from thinkrec_operator.manifests.common import Manifest
+from thinkrec_operator.manifests.revision import controller_revision
+from thinkrec_operator.plan import Child, ControllerRevisionChild, Deletion, Event, Plan
 
 _CREATED_ONCE: Final = frozenset(
     {resources.JOB.kind, resources.JOB_SET.kind, resources.TRAIN_JOB.kind, resources.CONFIG_MAP.kind}
@@ -112,7 +114,7 @@ class Applier:
     async def _children(self, key: Key, model: ThinkRecModel, children: Iterable[Child]) -> Outcome:
         wanted: list[tuple[Resource, dict[str, Any]]] = []
         for child in children:
-            manifest = self._as_recorded(key, render(child))
+            manifest = self._rendered(key, child)
             wanted.append((resources.BY_KIND[manifest["kind"]], stamped(manifest)))
         self._refusals.keep(key, {manifest["metadata"]["name"] for _, manifest in wanted})
         found = Outcome()
@@ -126,12 +128,12 @@ class Applier:
                     return replace(found, failure=error)  # what follows may need this one: a Job reads its ConfigMap
         return found
 
-    def _as_recorded(self, key: Key, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Keep the lineage of a known revision as it was written: it cannot change, whatever this version would add."""
-        if manifest["kind"] != resources.CONTROLLER_REVISION.kind:
-            return manifest
-        record = self._view.children(key).objects.get((manifest["kind"], manifest["metadata"]["name"]))
-        return {**manifest, "data": record.body["data"]} if record is not None else manifest
+    def _rendered(self, key: Key, child: Child) -> Manifest:
+        if isinstance(child, ControllerRevisionChild):
+            slot = (resources.CONTROLLER_REVISION.kind, child.record.name)
+            known = self._view.children(key).objects.get(slot)
+            return controller_revision(child, written=known.body["data"] if known is not None else None)
+        return render(child)
 
     def _is_there(self, key: Key, model: ThinkRecModel, resource: Resource, manifest: Mapping[str, Any]) -> bool:
         children, slot = self._view.children(key), (resource.kind, manifest["metadata"]["name"])

@@ -16,8 +16,11 @@ ANNOTATION_EVALUATION = f"{group.GROUP}/evaluation"
 """JSON of the newest evaluation; `data` of a ControllerRevision cannot change, an annotation can."""
 
 
-def controller_revision(child: ControllerRevisionChild) -> Manifest:
-    """Return the ControllerRevision of a trained revision."""
+def controller_revision(child: ControllerRevisionChild, *, written: Mapping[str, Any] | None = None) -> Manifest:
+    """Return the ControllerRevision of a trained revision, with the `data` that is `written` already, where it is.
+
+    The data cannot change, whatever this version would add to it.
+    """
     record = child.record
     return {
         "apiVersion": "apps/v1",
@@ -30,8 +33,13 @@ def controller_revision(child: ControllerRevisionChild) -> Manifest:
             annotations={ANNOTATION_EVALUATION: record.evaluation.to_json()},
         ),
         "revision": record.number,
-        "data": _sorted(record.data.model_dump(mode="json", by_alias=True, exclude_none=True)),
+        "data": written if written is not None else _data(child),
     }
+
+
+def _data(child: ControllerRevisionChild) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = _sorted(child.record.data.model_dump(mode="json", by_alias=True, exclude_none=True))
+    return found
 
 
 def _sorted(value: Any) -> Any:
