@@ -128,15 +128,16 @@ def _latency(samples: int) -> RESULTS:
 def _trainer(children: int, rounds: int) -> RESULTS:
     with world.control_plane() as running:
         running.stop_controllers()
-        sides = trainer.compare(running, children, rounds)
-    ours = sides[0]
+        same, theirs, all_ = sides = trainer.compare(running, children, rounds)
     lines = [
-        Line(f"CPU per child of {children}, {side.name}", "ms", 1000 * statistics.median(side.cpu_seconds) / children)
-        for side in sides
+        Line(f"CPU per child, {side.name}", "ms", 1000 * statistics.median(side.cpu_seconds) / side.children)
+        for side in (theirs, same)
     ]
-    for side in sides[1:]:
-        target = statistics.median(side.seconds)
-        lines.append(Line(f"{children} children, beside {side.name}", "s", statistics.median(ours.seconds), target))
+    target = statistics.median(theirs.seconds)
+    told = f"{same.children} children of {same.applied} models, {theirs.applied} of TrainJobs"
+    lines.append(Line(told, "s", statistics.median(same.seconds), target))
+    told = f"{all_.children} children of {all_.applied} models, {theirs.applied} of TrainJobs"
+    lines.append(Line(told, "s", statistics.median(all_.seconds), target))
     say("done")
     return lines, {"trainer": [asdict(side) for side in sides]}
 

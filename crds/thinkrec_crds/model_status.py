@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from thinkrec_crds.fields import BY_NAME, BY_TYPE, INT32_MAX, INT53_MAX, DecimalText, Int32, ShortText, Timestamp
+from thinkrec_crds.fields import ATOMIC, BY_TYPE, INT32_MAX, INT53_MAX, DecimalText, Int32, ShortText, Timestamp
 from thinkrec_crds.group import SCHEMA_ONLY_STATUS_GENERATION
 from thinkrec_crds.rules import ObservedType
 from thinkrec_crds.stage_kinds import StageKind
@@ -90,10 +90,10 @@ class ModelStatus(ObservedType):
     )
     latest_revision: Name | None = Field(default=None, description="Newest revision that was trained for this spec.")
     serving_revision: Name | None = Field(default=None, description="Revision that answers requests now.")
-    stages: Annotated[tuple[StageStatus, ...], BY_NAME] = Field(
+    stages: Annotated[tuple[StageStatus, ...], ATOMIC] = Field(
         default=(), max_length=16, description="Where each shared stage stands, in the order of work."
     )
-    experts: Annotated[tuple[StageStatus, ...], BY_NAME] = Field(
+    experts: Annotated[tuple[StageStatus, ...], ATOMIC] = Field(
         default=(), max_length=64, description="Where each expert stands."
     )
     expert_count: Int32 | None = Field(default=None, ge=0, le=64, description="Number of experts, chosen or given.")
@@ -102,7 +102,7 @@ class ModelStatus(ObservedType):
     )
     gate: ArtifactStatus | None = Field(default=None, description="The published gate.")
     bundle: ArtifactStatus | None = Field(default=None, description="The published bundle of the latest revision.")
-    metrics: Annotated[tuple[MetricValue, ...], BY_NAME] = Field(
+    metrics: Annotated[tuple[MetricValue, ...], ATOMIC] = Field(
         default=(), max_length=32, description="Offline metrics of the latest evaluated revision."
     )
     last_training_time: Timestamp | None = Field(default=None, description="When the latest revision was finished.")
