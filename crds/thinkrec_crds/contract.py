@@ -22,7 +22,7 @@ class Contract(BaseModel):
         protected_namespaces=(),
     )
 
-    def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """Return the same value: nobody can change it, and pydantic copies a default each time that it fills one in."""
         return self
 

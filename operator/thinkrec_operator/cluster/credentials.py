@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import kopf
@@ -84,9 +84,8 @@ async def load(environment: Mapping[str, str] = os.environ, *, account: Path = A
 
 def environment_proxy(url: str) -> str | None:
     """Return the proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY name for an address, or None."""
-    parts, proxies = urlsplit(url), getproxies_environment()
-    skipped = proxy_bypass_environment(parts.netloc, proxies)
-    return None if skipped else proxies.get(parts.scheme)
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
 
 
 async def _found(configuration: Configuration, environment: Mapping[str, str], account: Path) -> Credentials:
