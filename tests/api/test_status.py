@@ -15,6 +15,7 @@ from thinkrec_crds import group
 from thinkrec_crds.model import ThinkRecModel
 
 UNSEEN = {"observedGeneration": group.SCHEMA_ONLY_STATUS_GENERATION}
+CONDITION = {"type": "Ready", "status": "True", "reason": "Serving", "lastTransitionTime": "2026-01-05T12:00:00Z"}
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_a_status_comes_back_as_it_was_written(control_plane: Cluster, model: st
         ({"stages": [{"name": "gate", "kind": "gates"}]}, "status.stages[0].kind"),
         ({"progressPercent": 101}, "status.progressPercent"),
         ({"metrics": [{"name": "AUC", "value": "good"}]}, "status.metrics[0].value"),
-        ({"metrics": [{"name": "AUC", "value": "1"}] * 2}, "status.metrics[1]"),
+        ({"conditions": [CONDITION, CONDITION]}, "status.conditions[1]"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -31,12 +32,17 @@ class Load:
 
     def _run(self) -> None:
         while not self._stop.wait(self._pause):
+            sent = datetime.now(UTC)
             try:
                 answer = httpx.post(self._url, json=self._body, timeout=60, trust_env=False)
             except httpx.HTTPError as error:
-                self.failures.append(f"{type(error).__name__}: {error}")
+                self._failed(sent, f"{type(error).__name__}: {error}")
                 continue
             if answer.status_code == 200:
                 self.answered += 1
             else:
-                self.failures.append(f"{answer.status_code}: {answer.text[:200]}")
+                self._failed(sent, f"{answer.status_code}: {answer.text[:200]}")
+
+    def _failed(self, sent: datetime, why: str) -> None:
+        """Note when it was sent too: what happened in the cluster at that moment is in events and logs."""
+        self.failures.append(f"sent {sent:%H:%M:%S.%f}, answered {datetime.now(UTC):%H:%M:%S.%f}: {why}")

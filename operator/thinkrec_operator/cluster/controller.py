@@ -100,6 +100,7 @@ class Controller:
         record = parts.view.model(key)
         if record is None:
             parts.queue.drop(key)
+            parts.view.let_go(key, tuple(parts.view.children(key).results))
             await parts.progress.refresh(key, (), ())
             parts.metrics.forget(*key)
             return "gone"
@@ -117,6 +118,7 @@ class Controller:
             raise decided.outcome.failure
         if plan.finalizer is False:
             await parts.applier.release(key, model)
+        parts.view.let_go(key, observed.completed)
         parts.metrics.model(*key, plan.status)
         parts.metrics.stages(model.status, plan.status)
         parts.queue.forget(key)

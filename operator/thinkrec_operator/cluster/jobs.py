@@ -212,6 +212,12 @@ def pods_of(job: JobRecord, pods: Iterable[PodRecord]) -> list[PodRecord]:
     return [pod for pod in pods if (pod.key == job.key if by_key else pod.job == job.name)]
 
 
+def published(pod: PodRecord) -> TerminationMessage | None:
+    """Return what a Pod that succeeded says it published, or None; it stays true when Pod and Job are gone."""
+    told = _parsed(pod.left) if pod.phase == "Succeeded" else None
+    return told if told is not None and told.digest is not None else None
+
+
 def is_lost(job: JobRecord, pods: Sequence[PodRecord]) -> bool:
     """Return whether a Job succeeded but a Pod that could say with what is gone."""
     if not job.succeeded or job.deleting or sum(pod.finished for pod in pods) >= job.completions:

@@ -58,6 +58,7 @@ def observe(
         now=now,
         settings=settings,
         jobs=work,
+        completed=children.told(),
         config_maps=tuple(sorted(r.name for r in own if r.kind == resources.CONFIG_MAP.kind and _is_stage(r))),
         revisions=tuple(_revisions(own)),
         serving=_deployment(own, children, child_name(key[1], "serving"), f"http://{key[1]}.{key[0]}.svc"),

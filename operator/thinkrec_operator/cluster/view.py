@@ -7,13 +7,14 @@ version wins, so that a decision never sees less than what an earlier one wrote.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from thinkrec_crds import group
+from thinkrec_crds.artifact import TerminationMessage
 from thinkrec_operator.cluster import resources
-from thinkrec_operator.cluster.jobs import JobRecord, QueueRecord, job_record, queue_record
+from thinkrec_operator.cluster.jobs import JobRecord, QueueRecord, job_record, published, queue_record
 from thinkrec_operator.cluster.objects import Header, ObjectRecord, Seen, header, object_record, plain
 from thinkrec_operator.cluster.pods import PodRecord, pod_record
 from thinkrec_operator.cluster.resources import Resource
@@ -32,11 +33,20 @@ class Children:
     jobs: dict[ChildKey, JobRecord] = field(default_factory=dict)
     pods: dict[str, PodRecord] = field(default_factory=dict)
     objects: dict[ChildKey, ObjectRecord] = field(default_factory=dict)
+    results: dict[str, TerminationMessage] = field(default_factory=dict)
+    """Stage key -> what a Pod published that is gone; a Job and its Pods may go before anybody looked at them."""
 
     @property
     def empty(self) -> bool:
         """Return whether nothing is left."""
-        return not (self.jobs or self.pods or self.objects)
+        return not (self.jobs or self.pods or self.objects or self.results)
+
+    def told(self) -> dict[str, TerminationMessage]:
+        """Return stage key -> result of all work that no Job tells of: of Pods that are gone, or without their Job."""
+        working = {job.key for job in self.jobs.values()}
+        orphans = (pod for pod in self.pods.values() if pod.key not in working)
+        found = {told.key: told for pod in orphans if (told := published(pod)) is not None}
+        return self.results | found
 
 
 class View:
@@ -123,8 +133,20 @@ class View:
         if model is None:
             return None
         key = (meta["namespace"], model)
+        if resource is resources.POD and (told := published(pod_record(body))) is not None:
+            self._children.setdefault(key, Children()).results[told.key] = told
         self._drop(key, resource.kind, meta["name"], meta["uid"])
         return key
+
+    def let_go(self, key: Key, results: Iterable[str]) -> None:
+        """Forget results of Pods that are gone, by stage key: a decision has dealt with them."""
+        children = self._children.get(key)
+        if children is None:
+            return
+        for name in results:
+            children.results.pop(name, None)
+        if children.empty:
+            del self._children[key]
 
     def forget(self, key: Key, kind: str, name: str) -> None:
         """Forget a child that we deleted ourselves; a later version that still exists brings it back."""

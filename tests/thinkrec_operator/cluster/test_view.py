@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -107,3 +108,62 @@ def test_a_model_that_cannot_be_read_keeps_its_status_and_is_told_once() -> None
         "Available": ("True", "Serving"),
     }
     assert unreadable_status({"status": status}, unreadable, NOW.replace(hour=5)) is None
+
+
+KEY_OF_STAGE = "5" * 40
+DIGEST = "sha256:" + "ab" * 32
+
+
+def pod_of_stage(version: int, phase: str = "Succeeded", **told: str) -> dict[str, Any]:
+    body = child("movies-gate-x", version)
+    body["metadata"]["labels"]["thinkrec.io/stage-key"] = KEY_OF_STAGE
+    message = json.dumps({"key": KEY_OF_STAGE, "kind": "gate", **told})
+    ended = {"name": "stage", "state": {"terminated": {"exitCode": 0, "message": message}}}
+    return {**body, "status": {"phase": phase, "containerStatuses": [ended]}}
+
+
+def job_of_stage(version: int) -> dict[str, Any]:
+    body = child("movies-gate-x", version)
+    body["metadata"]["annotations"] = {"thinkrec.io/key": KEY_OF_STAGE}
+    return body
+
+
+@pytest.mark.parametrize("order", [("job", "pod"), ("pod", "job")])
+def test_what_was_published_is_known_until_a_decision_dealt_with_it_though_job_and_pod_are_gone(
+    order: tuple[str, str],
+) -> None:
+    """A time to live of nothing removes both within milliseconds, in either order."""
+    view = View()
+    view.put(resources.JOB, job_of_stage(5))
+    view.put(resources.POD, pod_of_stage(6, phase="Running"))
+    for gone in order:
+        if gone == "job":
+            view.remove(resources.JOB, job_of_stage(9))
+        else:  # the last event of a Pod is the first one to say that it succeeded
+            view.remove(resources.POD, pod_of_stage(8, digest=DIGEST))
+    found = view.children(KEY).told()
+    assert {key: told.digest for key, told in found.items()} == {KEY_OF_STAGE: DIGEST}
+    view.let_go(KEY, found)
+    assert view.children(KEY).told() == {}
+    assert view.children(KEY).empty
+
+
+def test_a_pod_whose_job_went_first_tells_what_it_published() -> None:
+    view = View()
+    view.put(resources.JOB, job_of_stage(5))
+    view.put(resources.POD, pod_of_stage(6, digest=DIGEST))
+    assert view.children(KEY).told() == {}, "its Job tells"
+    view.remove(resources.JOB, job_of_stage(7))
+    assert list(view.children(KEY).told()) == [KEY_OF_STAGE]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [pod_of_stage(8, phase="Failed", digest=DIGEST), pod_of_stage(8), pod_of_stage(8, shard="1-of-2")],
+    ids=["failed", "without a digest", "one share of several"],
+)
+def test_a_pod_that_published_nothing_leaves_nothing(body: dict[str, Any]) -> None:
+    view = View()
+    view.put(resources.POD, body)
+    view.remove(resources.POD, body)
+    assert view.children(KEY).empty
