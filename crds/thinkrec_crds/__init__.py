@@ -29,6 +29,8 @@ nothing of the components, which import-linter enforces. Bottom up:
     evaluation         what the evaluation found
     engine_api         gateway <-> Triton models <-> engine
     gateway_api        what a client reads of the gateway's answers
+    traffic            traffic.json: the experiments whose users a gateway shares out
+    buckets            experiment and user -> one of 10 000 buckets -> variant, and the shares that follow
 
   What is generated from the types (`python -m thinkrec_crds`)
     schema             the CRDs
