@@ -26,7 +26,7 @@ nothing of the components, which import-linter enforces. Bottom up:
     scale_out          which stages become several processes, and what tells each its part
     clean              clean.json: the artifacts that nobody needs any more
     bundle, prompt     the index of a bundle; the prompt template and its segments
-    evaluation         what the evaluation found
+    evaluation         what the evaluation found;  comparison: what an experiment's offline comparison found
     engine_api         gateway <-> Triton models <-> engine
     gateway_api        what a client reads of the gateway's answers
     traffic            traffic.json: the experiments whose users a gateway shares out

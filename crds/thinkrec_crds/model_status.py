@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 from thinkrec_crds.fields import ATOMIC, BY_TYPE, INT32_MAX, INT53_MAX, DecimalText, Int32, ShortText, Timestamp
 from thinkrec_crds.group import SCHEMA_ONLY_STATUS_GENERATION
 from thinkrec_crds.rules import ObservedType
-from thinkrec_crds.stage_kinds import StageKind
+from thinkrec_crds.stage_kinds import ModelStage
 
 ConditionStatus = Literal["True", "False", "Unknown"]
 StageState = Literal["Pending", "Suspended", "Queued", "Running", "Retrying", "Succeeded", "Reused", "Failed"]
@@ -43,7 +43,7 @@ class StageStatus(ObservedType):
     """Where one stage stands; an expert is a stage of its own."""
 
     name: Name = Field(description="Stage, or name of the expert.")
-    kind: StageKind = Field(description="Kind of the stage.")
+    kind: ModelStage = Field(description="Kind of the stage.")
     key: Digest = Field(default="", description="Content address of the work: same key, same result.")
     job_name: Name | None = Field(default=None, description="Job that does the work.")
     state: StageState = Field(default="Pending", description="Where the work stands; Reused found it in the store.")

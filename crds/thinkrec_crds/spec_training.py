@@ -24,7 +24,7 @@ from thinkrec_crds.fields import (
     Toleration,
 )
 from thinkrec_crds.rules import ApiType, Rule, at_least_one, needs, required_when
-from thinkrec_crds.stage_kinds import StageKind
+from thinkrec_crds.stage_kinds import ModelStage
 
 TrainingBackend = Literal["Job", "JobSet", "TrainJob"]
 ResumePolicy = Literal["Latest", "Never"]
@@ -56,7 +56,7 @@ class Checkpoint(ApiType):
 class StageOverride(ApiType):
     """Other settings for one stage; what is left out comes from `training`."""
 
-    name: StageKind = Field(description="Stage these settings are for; `expert` means every expert.")
+    name: ModelStage = Field(description="Stage these settings are for; `expert` means every expert.")
     image: ImageName | None = Field(default=None, description="Container image that speaks the stage protocol.")
     resources: Resources | None = Field(default=None, description="Compute resources of each pod.")
     nodes: Int32 | None = Field(default=None, ge=1, le=1024, description="Pods that train together under torchrun.")

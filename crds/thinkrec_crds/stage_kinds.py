@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, WithJsonSchema
 
 
 class StageKind(StrEnum):
@@ -19,6 +22,28 @@ class StageKind(StrEnum):
     EXPERT = "expert"
     BUNDLE = "bundle"
     EVALUATE = "evaluate"
+    SCORE = "score"
+    """Of an experiment: one variant on the rows that all are compared on."""
+    COMPARE = "compare"
+    """Of an experiment: how the variants' scores differ."""
+
+
+MODEL_KINDS = tuple(kind for kind in StageKind if kind not in (StageKind.SCORE, StageKind.COMPARE))
+"""The stages of a model, in the order of work."""
+
+
+def _of_a_model(kind: StageKind) -> StageKind:
+    if kind not in MODEL_KINDS:
+        raise ValueError(f"is a stage of experiments; a model has {', '.join(MODEL_KINDS)}")
+    return kind
+
+
+ModelStage = Annotated[
+    StageKind,
+    AfterValidator(_of_a_model),
+    WithJsonSchema({"type": "string", "enum": [kind.value for kind in MODEL_KINDS]}),
+]
+"""A stage of a model, as in its spec and status."""
 
 
 SEMANTICS_VERSION: dict[StageKind, int] = dict.fromkeys(StageKind, 1)

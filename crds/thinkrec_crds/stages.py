@@ -236,6 +236,29 @@ class EvaluateParameters(Contract):
     """AUC, UAUC, NDCG@k or MAP@k, as in `spec.evaluation.metrics`."""
 
 
+class ScoreParameters(Contract):
+    """Stage `score`: one variant of an experiment on the test rows of a dataset; its own scores, nothing measured."""
+
+    stage: Literal[StageKind.SCORE] = StageKind.SCORE
+    max_users: int | None = None
+    """Users drawn from the test split; None takes all."""
+    max_rows_per_user: int = 40
+
+
+class CompareParameters(Contract):
+    """Stage `compare`: the variants' scores on the same rows, measured and set against control's."""
+
+    stage: Literal[StageKind.COMPARE] = StageKind.COMPARE
+    variants: tuple[str, ...]
+    """Control among them; the input of each is called `variant-<name>`."""
+    control: str
+    metrics: tuple[str, ...] = ("UAUC",)
+    """AUC, UAUC, NDCG@k or MAP@k; the first one decides."""
+    minimize: tuple[str, ...] = ()
+    """Metrics of which less is better."""
+    bootstrap_samples: int = 2000
+
+
 Parameters = Annotated[
     DatasetParameters
     | KeywordsParameters
@@ -246,7 +269,9 @@ Parameters = Annotated[
     | GateParameters
     | ExpertParameters
     | BundleParameters
-    | EvaluateParameters,
+    | EvaluateParameters
+    | ScoreParameters
+    | CompareParameters,
     Field(discriminator="stage"),
 ]
 

@@ -18,6 +18,10 @@
     bundle    evaluate (its evaluation/, metrics/, bootstrap, report/)
     teacher/  whoever writes keywords and reasoning
 
+  Stages of an experiment
+    score     one variant on the rows that all are compared on
+    compare   the variants' scores measured and set against control (its comparison/)
+
   Training the language model, bottom up
     interactions    one split's rows as arrays;  timelines: each user's, in time order
     blocks          targets of one user that share a history;  samples: blocks as tokens and weights

@@ -24,6 +24,8 @@ MODULES: dict[StageKind, str] = {
     StageKind.EXPERT: "thinkrec_trainer.expert",
     StageKind.BUNDLE: "thinkrec_trainer.bundle",
     StageKind.EVALUATE: "thinkrec_trainer.evaluate",
+    StageKind.SCORE: "thinkrec_trainer.score",
+    StageKind.COMPARE: "thinkrec_trainer.compare",
 }
 
 

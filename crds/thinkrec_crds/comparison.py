@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the stages `score` and `compare` leave: every variant's scores on the same rows, and how they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from thinkrec_crds.contract import Contract
+from thinkrec_crds.evaluation import Estimate
+
+SCORES_NAME = "scores.parquet"
+COMPARISON_NAME = "comparison.json"
+VARIANT_PREFIX = "variant-"
+"""Of the roles under which `compare` reads each variant's scores."""
+MOST_BYTES = 2800
+"""Of the numbers in a termination message; the rest of its 4 KiB is for addresses and counts."""
+TRAINING_ROLE = "training"
+"""Role of the data that a variant was trained on, where it is not the data that is compared on."""
+
+
+class VariantResult(Contract):
+    """One variant on the compared rows."""
+
+    name: str
+    metrics: dict[str, Estimate]
+    unknown_rows: int = 0
+    """Rows with an item that the variant does not know; it gave them its median score for that user."""
+
+
+class Difference(Contract):
+    """Variant minus control on one metric, paired over users."""
+
+    variant: str
+    metric: str
+    effect: Estimate
+    p_value: float | None = None
+    """Two-sided, by the paired bootstrap; null where the metric is undefined."""
+    adjusted_p_value: float | None = None
+    """The same after Holm's correction over the variants."""
+
+
+class ComparisonReport(Contract):
+    """The content of comparison.json."""
+
+    schema_version: int = 1
+    control: str
+    variants: tuple[VariantResult, ...]
+    """Control among them, in the experiment's order."""
+    differences: tuple[Difference, ...]
+    users: int
+    rows: int
+    trained_on_rows: int = 0
+    """Rows left out because some variant had them in its own training data."""
+    seed: int
+    bootstrap_samples: int
+
+    def difference(self, variant: str, metric: str) -> Difference | None:
+        """Return how a variant differs from control on a metric, or None."""
+        return next((d for d in self.differences if (d.variant, d.metric) == (variant, metric)), None)
+
+    def numbers(self, *, most_bytes: int = MOST_BYTES) -> dict[str, float]:
+        """Return what a status and a verdict need as flat numbers, the most important ones first.
+
+        All of it goes through a termination message, which is small: what does not fit into `most_bytes` of JSON is
+        left out, beginning with the intervals of metrics that decide nothing. Undefined numbers are absent.
+        """
+        found: dict[str, float] = {}
+        for group in self._by_importance():
+            known = {name: round(value, 6) for name, value in group.items() if value is not None}
+            if sum(len(name) + len(repr(value)) + 4 for name, value in (found | known).items()) > most_bytes:
+                break
+            found |= known
+        return found
+
+    def _by_importance(self) -> Iterator[dict[str, float | None]]:
+        places = {result.name: place for place, result in enumerate(self.variants)}
+        metrics = list(self.variants[0].metrics)
+        for difference in (d for d in self.differences if d.metric == metrics[0]):
+            yield _effect(places[difference.variant], difference)
+        for metric in metrics:
+            yield {_name(places[r.name], metric): r.metrics[metric].value for r in self.variants}
+        for metric in metrics:
+            for result in self.variants:
+                yield _interval(_name(places[result.name], metric), result.metrics[metric])
+            for difference in (d for d in self.differences if d.metric == metric):
+                yield _effect(places[difference.variant], difference)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A value with its interval, as it was read back from flat numbers."""
+
+    value: float
+    lower: float | None
+    upper: float | None
+    p_value: float | None = None
+    """Of a difference, corrected."""
+
+
+def measured(numbers: Mapping[str, float], place: int, metric: str) -> Measured | None:
+    """Return a metric of the variant at this place of the experiment, or None where the numbers have none."""
+    return _read(numbers, _name(place, metric))
+
+
+def effect(numbers: Mapping[str, float], place: int, metric: str) -> Measured | None:
+    """Return variant minus control on a metric, or None where the numbers have none."""
+    return _read(numbers, f"{_name(place, metric)}/effect")
+
+
+def _name(place: int, metric: str) -> str:
+    return f"{place}/{metric.lower()}"
+
+
+def _interval(name: str, value: Estimate) -> dict[str, float | None]:
+    return {f"{name}/lower": value.lower, f"{name}/upper": value.upper}
+
+
+def _effect(place: int, difference: Difference) -> dict[str, float | None]:
+    name = f"{_name(place, difference.metric)}/effect"
+    value = difference.effect
+    return {name: value.value, **_interval(name, value), f"{name}/p": difference.adjusted_p_value}
+
+
+def _read(numbers: Mapping[str, float], name: str) -> Measured | None:
+    if name not in numbers:
+        return None
+    return Measured(numbers[name], numbers.get(f"{name}/lower"), numbers.get(f"{name}/upper"), numbers.get(f"{name}/p"))
