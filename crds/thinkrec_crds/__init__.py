@@ -29,6 +29,7 @@ nothing of the components, which import-linter enforces. Bottom up:
     evaluation         what the evaluation found;  comparison: what an experiment's offline comparison found
     engine_api         gateway <-> Triton models <-> engine
     gateway_api        what a client reads of the gateway's answers
+    event_log          the segments of feedback and exposures: gateway -> shipper -> analysis
     traffic            traffic.json: the experiments whose users a gateway shares out
     buckets            experiment and user -> one of 10 000 buckets -> variant, and the shares that follow
 

@@ -24,7 +24,16 @@ class GatewaySettings(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     bundle_dir: Path = Field(description="Folder of the bundle that the engine serves.")
-    events_dir: Path = Field(description="Folder for the feedback segments, which last as long as it does.")
+    events_dir: Path = Field(description="Folder of the event log; segments stay in it until they are shipped.")
+    events_max_bytes: int = Field(
+        default=536_870_912, ge=1_048_576, description="Size of that folder; beyond it events get 503."
+    )
+    events_segment_bytes: int = Field(
+        default=67_108_864, ge=65_536, le=1_073_741_824, description="A segment of events is closed beyond this size."
+    )
+    events_segment_seconds: float = Field(
+        default=60.0, gt=0, le=86_400, description="And so long after its first line, for the shipper to take it."
+    )
     triton_grpc: str = Field(default="127.0.0.1:8001", pattern=r"^[^/\s]+:\d+$", description="host:port of Triton.")
     gateway_host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 in a container.")
     gateway_port: int = Field(default=8080, ge=0, le=65_535, description="TCP port; 0 takes a free one.")

@@ -4,7 +4,7 @@
     app         puts it together
     routes      parse, ask, answer;  schemas: every body, with limits and examples
     recommend   from a user to a ranking with reasons;  retrieval: its candidates
-    events      feedback on disk before it is acknowledged
+    events      feedback on disk before it is acknowledged; segments, known_ids: its files and its memory
     assignment  which variant of an experiment a request belongs to
     errors      every failure as one ErrorBody;  limits: bodies too big, every request measured
     metrics     Prometheus names

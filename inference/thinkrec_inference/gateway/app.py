@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -34,11 +35,12 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        events.close()
+        await asyncio.to_thread(events.close)
         if close is not None:
             await close()
 
     metrics = GatewayMetrics()
+    metrics.event_log_bytes.set_function(lambda: events.bytes_used)
     app = FastAPI(title="thinkrec gateway", version="1", description=DESCRIPTION, lifespan=lifespan)
     app.include_router(ranking_routes(recommender, metrics))
     app.include_router(event_routes(events, metrics))
@@ -49,12 +51,22 @@ def create_app(
     return app
 
 
+def open_log(settings: GatewaySettings) -> EventLog:
+    """Return the event log that the settings describe."""
+    return EventLog(
+        settings.events_dir,
+        segment_bytes=settings.events_segment_bytes,
+        segment_seconds=settings.events_segment_seconds,
+        max_bytes=settings.events_max_bytes,
+    )
+
+
 async def serve(settings: GatewaySettings) -> None:
     """Load the catalogue, connect to Triton and answer until SIGTERM or SIGINT."""
     catalogue = load_catalogue(settings.bundle_dir)
     triton = TritonClient(settings.triton_grpc, timeout_seconds=settings.deadline_seconds)
     recommender = Recommender(catalogue, triton, settings)
-    app = create_app(recommender, EventLog(settings.events_dir), triton.close)
+    app = create_app(recommender, open_log(settings), triton.close)
     config = uvicorn.Config(
         app,
         host=settings.gateway_host,

@@ -24,4 +24,10 @@ class GatewayMetrics:
         self.branches = Counter("thinkrec_gateway_gate_branch", "Answers by gate branch.", ["branch"], registry=r)
         self.retrievals = Counter("thinkrec_gateway_retrievals", "Rankings by source.", ["source"], registry=r)
         self.events = Counter("thinkrec_gateway_events", "Feedback events by outcome.", ["outcome"], registry=r)
+        self.exposures = Counter(
+            "thinkrec_gateway_exposures", "Exposures, recorded or dropped for want of room.", ["outcome"], registry=r
+        )
+        self.event_log_bytes = Gauge(
+            "thinkrec_gateway_event_log_bytes", "Size of the events folder, shipped segments until counted.", registry=r
+        )
         self.explanations = Counter("thinkrec_gateway_explanations", "Reasons by how they ended.", ["end"], registry=r)

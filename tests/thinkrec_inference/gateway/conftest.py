@@ -12,8 +12,7 @@ from fastapi.testclient import TestClient
 
 from support.direct_scorer import DirectScorer
 from support.small_bundle import write_small_bundle
-from thinkrec_inference.gateway.app import create_app
-from thinkrec_inference.gateway.events import EventLog
+from thinkrec_inference.gateway.app import create_app, open_log
 from thinkrec_inference.gateway.recommend import Recommender
 from thinkrec_inference.gateway.retrieval import Catalogue, load_catalogue
 from thinkrec_inference.settings import GatewaySettings
@@ -45,7 +44,7 @@ def gateway(catalogue: Catalogue, small_bundle: Path, scorer: DirectScorer, tmp_
         events = tmp_path / "events"
         chosen = {"max_candidates": 5, "max_body_bytes": 4096, "retrieve_factor": 2, **settings}
         made = GatewaySettings(bundle_dir=small_bundle, events_dir=events, **chosen)
-        client = TestClient(create_app(Recommender(catalogue, scorer, made), EventLog(events)))
+        client = TestClient(create_app(Recommender(catalogue, scorer, made), open_log(made)))
         started.append(client.__enter__())
         return client
 
