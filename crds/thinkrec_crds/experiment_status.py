@@ -72,3 +72,7 @@ class ExperimentStatus(ObservedType):
     )
     conclusion: Conclusion | None = Field(default=None, description="The verdict, once there is one.")
     url: Uri | None = Field(default=None, description="Address of the gateway that shares out the users.")
+
+    def condition(self, type_: str) -> Condition | None:
+        """Return the condition of this type, or None when it was never written."""
+        return next((item for item in self.conditions if item.type == type_), None)

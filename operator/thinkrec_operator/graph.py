@@ -74,11 +74,13 @@ class Stage:
     key: str
     spec: ModelSpec = field(repr=False, compare=False)
     retrain: str | None = None
+    given: Parameters | None = field(default=None, repr=False, compare=False)
+    """Of a stage that no model's spec describes: one of an experiment."""
 
     @property
     def parameters(self) -> Parameters:
         """Return what the stage's process is told to do; made when it is asked for, since most stages are not run."""
-        return _parameters(self.spec, self.kind, self.role, self.retrain)
+        return self.given or _parameters(self.spec, self.kind, self.role, self.retrain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class ChildKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The model a child belongs to."""
+    """The model or experiment a child belongs to."""
 
     name: str
     namespace: str
@@ -46,6 +46,7 @@ class Owner:
     """Retrain annotation in force."""
     scheduled: str | None = None
     """Token of the newest scheduled run."""
+    kind: Literal["ThinkRecModel", "ThinkRecExperiment"] = "ThinkRecModel"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,18 @@ training that only repeats an unchanged spec (retrain token) touches none of the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from thinkrec_crds.conditions import MODEL_CONDITIONS, ConditionType, Reason
-from thinkrec_crds.model_status import Condition, ConditionStatus
+from thinkrec_crds.model_status import Condition
 from thinkrec_crds.stage_kinds import StageKind
+from thinkrec_operator.board import Board
 from thinkrec_operator.observed import JobState, Observed, RevisionRecord, ServingObservation
 from thinkrec_operator.revisions import GateCheck
 from thinkrec_operator.work import StageView
 
 _TRANSIENT = (ConditionType.RECONCILING, ConditionType.STALLED, ConditionType.STALE)
-_MAX_MESSAGE = 4096
 
 STALLING = MODEL_CONDITIONS[ConditionType.STALLED]
 """Reasons that Stalled may have; any other cause of a failed stage stalls as TrainingFailed."""
@@ -79,41 +79,6 @@ class Facts:
         return bool(found) and all(view.result is not None for view in found)
 
 
-@dataclass(slots=True)
-class _Board:
-    """Collects conditions; keeps the time of the last transition where the status did not change."""
-
-    now: datetime
-    generation: int
-    previous: dict[str, Condition]
-    found: list[Condition] = field(default_factory=list)
-
-    def put(self, kind: ConditionType, status: ConditionStatus, reason: str, message: str = "") -> None:
-        before = self.previous.get(kind)
-        same = before is not None and before.status == status
-        told = (status, reason, message[:_MAX_MESSAGE], self.generation)
-        if before is not None and told == (before.status, before.reason, before.message, before.observed_generation):
-            self.found.append(before)  # a steady model makes no new objects
-            return
-        self.found.append(
-            Condition(
-                type=kind.value,
-                status=status,
-                observed_generation=self.generation,
-                last_transition_time=before.last_transition_time if before is not None and same else self.now,
-                reason=reason,
-                message=message[:_MAX_MESSAGE],
-            )
-        )
-
-    def when(self, kind: ConditionType, holds: bool, good: Reason, bad: tuple[str, str]) -> None:
-        """Put True with its reason, or False with the given reason and message."""
-        if holds:
-            self.put(kind, "True", good.value, good.meaning)
-        else:
-            self.put(kind, "False", *bad)
-
-
 def first_conditions(observed: Observed) -> tuple[Condition, ...]:
     """Return what the first visit writes: every lasting condition Unknown, and Reconciling."""
     board = _board(observed)
@@ -141,9 +106,9 @@ def conditions(facts: Facts) -> tuple[Condition, ...]:
     return tuple(board.found)
 
 
-def _board(observed: Observed) -> _Board:
+def _board(observed: Observed) -> Board:
     previous = {condition.type: condition for condition in observed.model.status.conditions}
-    return _Board(observed.now, observed.generation, previous)
+    return Board(observed.now, observed.generation, previous)
 
 
 def is_ready(facts: Facts) -> bool:
@@ -162,7 +127,7 @@ def was_ready(observed: Observed) -> bool:
     return before is not None and before.status == "True" and before.observed_generation == observed.generation
 
 
-def _ready(board: _Board, facts: Facts) -> None:
+def _ready(board: Board, facts: Facts) -> None:
     kind = ConditionType.READY
     if is_ready(facts):
         waits = facts.made is not None and facts.target is not None and facts.made.name != facts.target.name
@@ -207,12 +172,12 @@ def _named(view: StageView) -> str:
     return f"{view.stage.title} ({view.reason}: {view.message})" if waits else view.stage.title
 
 
-def _available(board: _Board, facts: Facts) -> None:
+def _available(board: Board, facts: Facts) -> None:
     bad = Reason.SERVING_NOT_READY if facts.observed.revisions or facts.made else Reason.NO_REVISION
     board.when(ConditionType.AVAILABLE, facts.answers, Reason.SERVING, (bad.value, bad.meaning))
 
 
-def _reconciling_or_stalled(board: _Board, facts: Facts) -> None:
+def _reconciling_or_stalled(board: Board, facts: Facts) -> None:
     if facts.background or is_ready(facts):
         return
     if facts.failure is not None:
@@ -227,7 +192,7 @@ def _reconciling_or_stalled(board: _Board, facts: Facts) -> None:
         board.put(ConditionType.RECONCILING, "True", reason.value, message)
 
 
-def _dataset_ready(board: _Board, facts: Facts) -> None:
+def _dataset_ready(board: Board, facts: Facts) -> None:
     kind = ConditionType.DATASET_READY
     stages = [view for view in facts.views if view.stage.kind is StageKind.DATASET]
     failed = next((v for v in stages if v.state == "Failed" or v.reason in MODEL_CONDITIONS[kind]), None)
@@ -239,7 +204,7 @@ def _dataset_ready(board: _Board, facts: Facts) -> None:
         board.put(kind, "Unknown", Reason.PENDING.value, "The data has not been read yet.")
 
 
-def _admitted(board: _Board, facts: Facts) -> None:
+def _admitted(board: Board, facts: Facts) -> None:
     kind = ConditionType.ADMITTED
     if facts.observed.model.spec.training.queue_name is None:
         board.put(kind, "True", Reason.NO_QUEUE.value, Reason.NO_QUEUE.meaning)
@@ -254,7 +219,7 @@ def _admitted(board: _Board, facts: Facts) -> None:
         board.put(kind, "Unknown", Reason.PENDING.value, Reason.PENDING.meaning)
 
 
-def _training_succeeded(board: _Board, facts: Facts) -> None:
+def _training_succeeded(board: Board, facts: Facts) -> None:
     kind = ConditionType.TRAINING_SUCCEEDED
     failed = next((v for v in facts.views if v.state == "Failed" and v.stage.kind is not StageKind.EVALUATE), None)
     training = [view for view in facts.views if view.stage.kind is not StageKind.EVALUATE]
@@ -280,7 +245,7 @@ def _is_troubled(view: StageView) -> bool:
     return active and view.reason in MODEL_CONDITIONS[ConditionType.TRAINING_SUCCEEDED]
 
 
-def _artifacts_stored(board: _Board, facts: Facts) -> None:
+def _artifacts_stored(board: Board, facts: Facts) -> None:
     if facts.result_of(StageKind.BUNDLE):
         board.put(ConditionType.ARTIFACTS_STORED, "True", Reason.SUCCEEDED.value, "The bundle is in the store.")
     elif (failed := next((v for v in facts.views if v.reason == Reason.UPLOAD_FAILED), None)) is not None:
@@ -290,7 +255,7 @@ def _artifacts_stored(board: _Board, facts: Facts) -> None:
         board.put(ConditionType.ARTIFACTS_STORED, "Unknown", Reason.PENDING.value, "No bundle yet for this spec.")
 
 
-def _evaluated(board: _Board, facts: Facts) -> None:
+def _evaluated(board: Board, facts: Facts) -> None:
     kind = ConditionType.EVALUATED
     failed = next((v for v in facts.views if v.stage.kind is StageKind.EVALUATE and v.state == "Failed"), None)
     if facts.gates is not None:
@@ -302,7 +267,7 @@ def _evaluated(board: _Board, facts: Facts) -> None:
         board.put(kind, "Unknown", Reason.PENDING.value, "Not evaluated yet.")
 
 
-def _serving_ready(board: _Board, facts: Facts) -> None:
+def _serving_ready(board: Board, facts: Facts) -> None:
     kind, serving = ConditionType.SERVING_READY, facts.observed.serving
     if facts.target is None:
         board.put(kind, "False", Reason.NO_REVISION.value, Reason.NO_REVISION.meaning)
@@ -324,7 +289,7 @@ def _why_not_rolled_out(serving: ServingObservation | None, revision: str) -> tu
     return Reason.PROGRESSING.value, serving.message or f"Revision {revision} is starting."
 
 
-def _suspended(board: _Board, facts: Facts) -> None:
+def _suspended(board: Board, facts: Facts) -> None:
     kind, running = ConditionType.SUSPENDED, [v for v in facts.views if v.job is not None and v.job.active]
     if not facts.observed.model.spec.suspend:
         board.put(kind, "False", Reason.NOT_SUSPENDED.value, Reason.NOT_SUSPENDED.meaning)
@@ -344,7 +309,7 @@ def stale_time(facts: Facts) -> datetime | None:
     return facts.target.data.created_time + timedelta(seconds=schedule.max_staleness_seconds)
 
 
-def _stale(board: _Board, facts: Facts) -> None:
+def _stale(board: Board, facts: Facts) -> None:
     moment = stale_time(facts)
     if moment is not None and facts.observed.now >= moment:
         reason = Reason.OLDER_THAN_POLICY

@@ -67,8 +67,8 @@ def finished_work(observed: Observed) -> dict[str, TerminationMessage]:
             found[result.key] = result
     found.update(observed.completed)
     for job in observed.jobs:
-        if (published := _published(job)) is not None:
-            found[job.key] = published
+        if (message := published(job)) is not None:
+            found[job.key] = message
     found.update((told.key, told) for told in _told_by_status(observed, found))
     return found
 
@@ -87,7 +87,8 @@ def _told_by_status(observed: Observed, known: Results) -> Iterator[TerminationM
             yield TerminationMessage(key=row.key, kind=row.kind, digest=row.digest, uri=row.artifact_uri, counts=groups)
 
 
-def _published(job: JobObservation) -> TerminationMessage | None:
+def published(job: JobObservation) -> TerminationMessage | None:
+    """Return what a Job that succeeded published, or None."""
     message = job.termination
     if job.state is not JobState.SUCCEEDED or message is None or message.digest is None or message.key != job.key:
         return None

@@ -12,6 +12,8 @@ from thinkrec_operator.names import label_value
 from thinkrec_operator.plan import Owner, SecretEnvironment
 
 Manifest = dict[str, Any]
+_OWNED_BY = {group.MODEL_KIND: group.LABEL_MODEL, group.EXPERIMENT_KIND: group.LABEL_EXPERIMENT}
+"""Kind of the owner -> label that names it."""
 
 
 def labels(owner: Owner, component: str, extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -22,7 +24,7 @@ def labels(owner: Owner, component: str, extra: Mapping[str, str] | None = None)
         group.LABEL_COMPONENT: component,
         group.LABEL_PART_OF: group.PART_OF,
         group.LABEL_MANAGED_BY: group.MANAGED_BY,
-        group.LABEL_MODEL: owner.name,
+        _OWNED_BY[owner.kind]: owner.name,
         **(extra or {}),
     }
     return {name: label_value(value) for name, value in found.items()}
@@ -32,7 +34,7 @@ def owner_reference(owner: Owner) -> Manifest:
     """Return the reference that lets Kubernetes remove the child with its model."""
     return {
         "apiVersion": group.API_VERSION,
-        "kind": group.MODEL_KIND,
+        "kind": owner.kind,
         "name": owner.name,
         "uid": owner.uid,
         "controller": True,
@@ -139,7 +141,7 @@ def _taints(resource: str) -> tuple[str, ...]:
 
 def selector(owner: Owner, component: str) -> dict[str, str]:
     """Return the labels that select the pods of one component of a model; they never change."""
-    return {group.LABEL_MODEL: label_value(owner.name), group.LABEL_COMPONENT: component}
+    return {_OWNED_BY[owner.kind]: label_value(owner.name), group.LABEL_COMPONENT: component}
 
 
 def overlaid(template: Manifest, over: PodTemplate | None) -> Manifest:

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the offline comparison's numbers mean: which gates were missed, and who is better. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from thinkrec_crds.comparison import Measured, effect, measured
+from thinkrec_crds.conditions import Reason
+from thinkrec_crds.experiment import ExperimentSpec
+from thinkrec_crds.experiment_spec import Offline, OfflineGate
+from thinkrec_crds.experiment_status import Conclusion
+
+Numbers = Mapping[str, float]
+DEFAULT_LEVEL = 0.05
+"""Where there is no `spec.analysis` to name one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Effect:
+    """A contender's difference from control on the deciding metric; `gain` is above zero where it is better."""
+
+    name: str
+    found: Measured
+    gain: float
+
+
+def missed_gates(spec: ExperimentSpec, offline: Offline, numbers: Numbers) -> tuple[str, ...]:
+    """Return a sentence for each gate that a variant other than control missed."""
+    control = next(place for place, v in enumerate(spec.variants) if v.name == spec.control_variant_name)
+    return tuple(
+        sentence
+        for gate in offline.gates
+        for place, variant in enumerate(spec.variants)
+        if place != control
+        for sentence in _missed(gate, variant.name, numbers, (place, control))
+    )
+
+
+def _missed(gate: OfflineGate, name: str, numbers: Numbers, places: tuple[int, int]) -> Iterator[str]:
+    own, control = (measured(numbers, place, gate.metric) for place in places)
+    if own is None or control is None:
+        yield f"{name}: the comparison reported no {gate.metric}, which `spec.offline.gates` asks for"
+        return
+    value = _decimal(own.value)
+    if gate.minimum is not None and value < Decimal(gate.minimum):
+        yield f"{name}: {gate.metric} is {value}, and `minimum` is {gate.minimum}"
+    lost = _decimal(control.value) - value
+    if gate.max_regression is not None and lost > Decimal(gate.max_regression):
+        yield f"{name}: {gate.metric} lost {lost} against control, and `maxRegression` is {gate.max_regression}"
+
+
+def verdict(spec: ExperimentSpec, offline: Offline, numbers: Numbers) -> Conclusion:
+    """Return who is better on the deciding metric, by p-values that are corrected for several variants."""
+    metric = offline.metrics[0]
+    level = float(spec.analysis.significance_level) if spec.analysis is not None else DEFAULT_LEVEL
+    found = list(_effects(spec, metric.name, numbers, maximize=metric.direction == "Maximize"))
+    sure = [one for one in found if one.found.p_value is not None and one.found.p_value < level]
+    better = max((one for one in sure if one.gain > 0), key=lambda one: one.gain, default=None)
+    if better is not None:
+        return _concluded(Reason.SIGNIFICANT_WINNER, better.name, metric.name, better, "is better than control")
+    if found and len(sure) == len(found):
+        nearest = max(found, key=lambda one: one.gain)
+        control = spec.control_variant_name
+        return _concluded(
+            Reason.SIGNIFICANT_WINNER, control, metric.name, nearest, "and every other is worse than control"
+        )
+    nearest_or_none = max(found, key=lambda one: one.gain, default=None)
+    return _concluded(Reason.NO_DIFFERENCE, None, metric.name, nearest_or_none, "is not told apart from control")
+
+
+def _effects(spec: ExperimentSpec, metric: str, numbers: Numbers, *, maximize: bool) -> Iterator[_Effect]:
+    for place, variant in enumerate(spec.variants):
+        found = effect(numbers, place, metric)
+        if found is not None:
+            yield _Effect(variant.name, found, found.value if maximize else -found.value)
+
+
+def _concluded(reason: Reason, winner: str | None, metric: str, told: _Effect | None, words: str) -> Conclusion:
+    if told is None:
+        return Conclusion(
+            reason=reason.value, message=f"{metric} is undefined on these rows. {reason.meaning}", metric=metric
+        )
+    interval = f" [{told.found.lower:+.4f}, {told.found.upper:+.4f}]" if told.found.lower is not None else ""
+    p_value = f", p {told.found.p_value:.4f}" if told.found.p_value is not None else ""
+    return Conclusion(
+        winner=winner,
+        reason=reason.value,
+        message=f"{told.name} {words}: {metric} {told.found.value:+.4f}{interval}{p_value}. {reason.meaning}",
+        metric=metric,
+        effect=_text(told.found.value),
+        lower=_text(told.found.lower),
+        upper=_text(told.found.upper),
+        p_value=_text(told.found.p_value),
+    )
+
+
+def _decimal(value: float) -> Decimal:
+    """Return it as it was rounded to be reported, so that a gate of 0.62 is reached by 0.62."""
+    return Decimal(f"{value:.6f}").normalize()
+
+
+def _text(value: float | None) -> str | None:
+    return None if value is None else f"{value:.6f}".rstrip("0").rstrip(".")

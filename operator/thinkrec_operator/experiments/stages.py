@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The work of the offline comparison: score every variant on the same rows, then compare. Pure.
+
+Keys follow from what is compared, not from the experiment's name: two experiments about the same revisions share the
+scores, and one that is applied again runs nothing again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from thinkrec_crds.artifact import TerminationMessage
+from thinkrec_crds.comparison import TRAINING_ROLE, VARIANT_PREFIX
+from thinkrec_crds.experiment_spec import Offline
+from thinkrec_crds.stage_kinds import StageKind
+from thinkrec_crds.stages import CompareParameters, Parameters, ScoreParameters, stage_key
+from thinkrec_operator import parameters as read
+from thinkrec_operator.experiments.variants import Contender, Lineup
+from thinkrec_operator.graph import Input, Stage
+
+COMPARE = "compare"
+
+
+def lineage(lineup: Lineup) -> dict[str, TerminationMessage]:
+    """Return key -> result of everything that the variants' revisions were made of."""
+    return {result.key: result for one in lineup.contenders for result in one.record.data.results.values()}
+
+
+def offline_stages(offline: Offline, lineup: Lineup, control_name: str) -> tuple[Stage, ...]:
+    """Return the stages in the order of work; the data comes first where it is not that of control's revision."""
+    control = lineup.control(control_name)
+    own = _own_data(offline, control)
+    data = own.key if own is not None else control.record.data.results["dataset"].key
+    scores = [_score(one, control, data) for one in lineup.contenders]
+    stages = [*scores, _compare(offline, lineup, control, scores)]
+    known = lineage(lineup)
+    return tuple(stages) if own is None or own.key in known else (own, *stages)
+
+
+def metrics(offline: Offline) -> tuple[str, ...]:
+    """Return every metric that is measured: those that are compared, then those that only a gate asks for."""
+    return tuple(dict.fromkeys([metric.name for metric in offline.metrics] + [gate.metric for gate in offline.gates]))
+
+
+def _own_data(offline: Offline, control: Contender) -> Stage | None:
+    """Return the stage that reads the experiment's own data, or None where control's revision has it already."""
+    if offline.dataset is None:
+        return None
+    spec = control.owner.model.spec.model_copy(update={"dataset": offline.dataset})
+    return _stage(control, StageKind.DATASET, "dataset", (), read.dataset(spec, None))
+
+
+def _score(one: Contender, control: Contender, data: str) -> Stage:
+    learned = one.record.data.results["dataset"].key
+    inputs = [
+        Input("dataset", StageKind.DATASET, data),
+        Input("bundle", StageKind.BUNDLE, one.record.bundle.key),
+    ]
+    if learned != data:  # rows that it learned from are left out of the comparison
+        inputs.append(Input(TRAINING_ROLE, StageKind.DATASET, learned))
+    sizes = read.evaluate(control.owner.model.spec)
+    given = ScoreParameters(max_users=sizes.max_users, max_rows_per_user=sizes.max_rows_per_user)
+    return _stage(control, StageKind.SCORE, f"score-{one.name}", tuple(inputs), given)
+
+
+def _compare(offline: Offline, lineup: Lineup, control: Contender, scores: list[Stage]) -> Stage:
+    inputs = tuple(
+        Input(f"{VARIANT_PREFIX}{one.name}", StageKind.SCORE, stage.key)
+        for one, stage in zip(lineup.contenders, scores, strict=True)
+    )
+    given = CompareParameters(
+        variants=tuple(one.name for one in lineup.contenders),
+        control=control.name,
+        metrics=metrics(offline),
+        minimize=tuple(metric.name for metric in offline.metrics if metric.direction == "Minimize"),
+    )
+    return _stage(control, StageKind.COMPARE, COMPARE, inputs, given)
+
+
+def _stage(control: Contender, kind: StageKind, title: str, inputs: tuple[Input, ...], given: Parameters) -> Stage:
+    spec = control.owner.model.spec
+    key = stage_key(given, kind, spec.training.seed, tuple((item.role, item.key) for item in inputs))
+    return Stage(kind, title, title, inputs, key, spec, given=given)
+
+
+def finished(known: Mapping[str, TerminationMessage], stages: tuple[Stage, ...]) -> TerminationMessage | None:
+    """Return what the comparison published, or None while it is not done."""
+    return known.get(stages[-1].key)

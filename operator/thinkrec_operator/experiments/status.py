@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Status of an experiment from what was found. Pure.
+
+Ready says that the experiment is set up as specified, and is True while it runs; Succeeded is its outcome, Unknown
+until there is one. An unfavourable result is an outcome like any other: only what keeps it from running stalls it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from thinkrec_crds.comparison import measured
+from thinkrec_crds.conditions import EXPERIMENT_CONDITIONS, ConditionType, Reason
+from thinkrec_crds.experiment_status import Conclusion, ExperimentStatus, VariantMetric, VariantStatus
+from thinkrec_crds.model_status import Condition, ConditionStatus
+from thinkrec_operator.board import Board
+from thinkrec_operator.experiments.observed import ObservedExperiment
+from thinkrec_operator.experiments.stages import metrics
+from thinkrec_operator.experiments.variants import Lineup, Missing
+from thinkrec_operator.work import StageView
+
+_TRANSIENT = (ConditionType.RECONCILING, ConditionType.STALLED)
+_NO_VERDICT = (Reason.DEADLINE_EXCEEDED.value, Reason.SAMPLE_RATIO_MISMATCH.value)
+"""Outcomes that say nothing about the variants."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Everything that the status is made of."""
+
+    observed: ObservedExperiment
+    lineup: Lineup
+    views: tuple[StageView, ...] = ()
+    numbers: dict[str, float] | None = None
+    """Of the offline comparison, once it is done."""
+    users: int | None = None
+    missed: tuple[str, ...] = ()
+    """Offline gates that were missed."""
+    conclusion: Conclusion | None = None
+
+    @property
+    def failed(self) -> StageView | None:
+        """Return the stage that finally failed, or None."""
+        return next((view for view in self.views if view.state == "Failed"), None)
+
+    @property
+    def stuck(self) -> tuple[str, str] | None:
+        """Return reason and message of what keeps the experiment from running, or None."""
+        if (view := self.failed) is not None:
+            return (
+                Reason.EVALUATION_FAILED.value,
+                f"{view.stage.title}: {view.message}. {Reason.EVALUATION_FAILED.remedy}",
+            )
+        missing = self.lineup.missing
+        if missing is not None and (missing.reason is Reason.INVALID_SPEC or _waited_long(self.observed)):
+            return missing.reason.value, missing.message
+        return None
+
+
+def first_status(observed: ObservedExperiment) -> ExperimentStatus:
+    """Return what the first visit writes: every lasting condition Unknown, and Reconciling."""
+    board = _board(observed)
+    for kind in EXPERIMENT_CONDITIONS:
+        if kind not in _TRANSIENT:
+            board.put(kind, "Unknown", Reason.PENDING.value, Reason.PENDING.meaning)
+    board.put(ConditionType.RECONCILING, "True", Reason.PROGRESSING.value, Reason.PROGRESSING.meaning)
+    return ExperimentStatus(observed_generation=observed.generation, conditions=tuple(board.found))
+
+
+def status_of(found: Found) -> ExperimentStatus:
+    """Return the whole status."""
+    observed, before = found.observed, found.observed.experiment.status
+    started = before.start_time or (observed.now if found.lineup.contenders else None)
+    return before.model_copy(
+        update={
+            "observed_generation": observed.generation,
+            "conditions": _conditions(found),
+            "start_time": started,
+            "completion_time": before.completion_time or (observed.now if found.conclusion else None),
+            "variants": _variants(found),
+            "conclusion": found.conclusion,
+        }
+    )
+
+
+def _conditions(found: Found) -> tuple[Condition, ...]:
+    board = _board(found.observed)
+    _ready(board, found)
+    _succeeded(board, found)
+    _reconciling_or_stalled(board, found)
+    _variants_ready(board, found)
+    _offline_evaluated(board, found)
+    board.put(ConditionType.TRAFFIC_CONFIGURED, "Unknown", Reason.PENDING.value, Reason.PENDING.meaning)
+    _promoted(board, found)
+    board.put(ConditionType.ROLLED_BACK, "False", Reason.PENDING.value, "No traffic was taken from control.")
+    suspended = found.observed.experiment.spec.suspend
+    reason = Reason.SUSPENDED if suspended else Reason.NOT_SUSPENDED
+    board.put(ConditionType.SUSPENDED, "True" if suspended else "False", reason.value, reason.meaning)
+    return tuple(board.found)
+
+
+def _ready(board: Board, found: Found) -> None:
+    kind, missing = ConditionType.READY, found.lineup.missing
+    if found.conclusion is not None:
+        board.put(kind, "True", Reason.SUCCEEDED.value, "The experiment is over.")
+    elif found.stuck is not None:
+        board.put(kind, "False", *found.stuck)
+    elif missing is not None:
+        board.put(kind, "False", missing.reason.value, missing.message)
+    elif found.observed.experiment.spec.suspend:
+        board.put(kind, "False", Reason.SUSPENDED.value, Reason.SUSPENDED.meaning)
+    else:
+        board.put(kind, "True", Reason.RUNNING.value, Reason.RUNNING.meaning)
+
+
+def _succeeded(board: Board, found: Found) -> None:
+    told = found.conclusion
+    if told is None:
+        board.put(ConditionType.SUCCEEDED, "Unknown", Reason.RUNNING.value, Reason.RUNNING.meaning)
+    else:
+        status: ConditionStatus = "False" if told.reason in _NO_VERDICT else "True"
+        board.put(ConditionType.SUCCEEDED, status, told.reason, told.message)
+
+
+def _reconciling_or_stalled(board: Board, found: Found) -> None:
+    if found.conclusion is not None:
+        return
+    if found.stuck is not None:
+        board.put(ConditionType.STALLED, "True", *found.stuck)
+    elif found.lineup.missing is not None:
+        board.put(ConditionType.RECONCILING, "True", Reason.PROGRESSING.value, found.lineup.missing.message)
+
+
+def _variants_ready(board: Board, found: Found) -> None:
+    missing: Missing | None = found.lineup.missing
+    if missing is None:
+        board.put(ConditionType.VARIANTS_READY, "True", Reason.SUCCEEDED.value, "Every variant has its revision.")
+    else:
+        board.put(ConditionType.VARIANTS_READY, "False", missing.reason.value, missing.message)
+
+
+def _offline_evaluated(board: Board, found: Found) -> None:
+    kind = ConditionType.OFFLINE_EVALUATED
+    if found.observed.experiment.spec.offline is None:
+        board.put(kind, "Unknown", Reason.PENDING.value, "`spec.offline` is not set.")
+    elif found.missed:
+        board.put(kind, "False", Reason.OFFLINE_GATE_FAILED.value, "; ".join(found.missed))
+    elif found.numbers is not None:
+        board.put(kind, "True", Reason.GATES_PASSED.value, "Every variant reached every offline gate.")
+    elif found.failed is not None:
+        board.put(kind, "False", Reason.EVALUATION_FAILED.value, found.failed.message)
+    else:
+        open_ = [view.stage.title for view in found.views if view.result is None]
+        waits = f"To do: {', '.join(open_)}." if open_ else Reason.PENDING.meaning
+        board.put(kind, "Unknown", (Reason.JOBS_RUNNING if open_ else Reason.PENDING).value, waits)
+
+
+def _promoted(board: Board, found: Found) -> None:
+    spec, told = found.observed.experiment.spec, found.conclusion
+    if told is None or told.winner in (None, spec.control_variant_name):
+        board.put(ConditionType.PROMOTED, "False", Reason.PENDING.value, "No other variant than control has won.")
+    elif spec.promotion_policy == "None":
+        board.put(ConditionType.PROMOTED, "False", Reason.POLICY_NONE.value, Reason.POLICY_NONE.meaning)
+    elif spec.promotion_policy == "Manual":
+        reason = Reason.AWAITING_APPROVAL
+        board.put(ConditionType.PROMOTED, "False", reason.value, f"{reason.meaning} {reason.remedy}")
+    else:
+        board.put(ConditionType.PROMOTED, "True", Reason.SUCCEEDED.value, f"Variant {told.winner} was promoted.")
+
+
+def _variants(found: Found) -> tuple[VariantStatus, ...]:
+    before = {variant.name: variant for variant in found.observed.experiment.status.variants}
+    resolved = {one.name: one.record.name for one in found.lineup.contenders}
+    rows = []
+    for place, variant in enumerate(found.observed.experiment.spec.variants):
+        old = before.get(variant.name, VariantStatus(name=variant.name))
+        update: dict[str, object] = {"resolved_revision": resolved.get(variant.name) or old.resolved_revision}
+        if found.numbers is not None:
+            update["metrics"] = _metrics(found, place)
+        rows.append(old.model_copy(update=update))
+    return tuple(rows)
+
+
+def _metrics(found: Found, place: int) -> tuple[VariantMetric, ...]:
+    offline, numbers = found.observed.experiment.spec.offline, found.numbers
+    assert offline is not None, "only an offline comparison has numbers"
+    rows = []
+    for name in metrics(offline):
+        told = measured(numbers or {}, place, name)
+        if told is not None:
+            interval = (_text(told.lower), _text(told.upper)) if told.lower is not None else (None, None)
+            rows.append(
+                VariantMetric(
+                    name=name,
+                    value=_text(told.value) or "0",
+                    lower=interval[0],
+                    upper=interval[1],
+                    sample_size=found.users,
+                )
+            )
+    return tuple(rows)
+
+
+def _text(value: float | None) -> str | None:
+    return None if value is None else f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def _board(observed: ObservedExperiment) -> Board:
+    previous = {condition.type: condition for condition in observed.experiment.status.conditions}
+    return Board(observed.now, observed.generation, previous)
+
+
+def waiting_since(observed: ObservedExperiment) -> Condition | None:
+    """Return the condition that says since when variants are missing, or None where they are not."""
+    before = observed.experiment.status.condition(ConditionType.VARIANTS_READY)
+    return before if before is not None and before.status == "False" else None
+
+
+def _waited_long(observed: ObservedExperiment) -> bool:
+    before, limit = waiting_since(observed), observed.experiment.spec.progress_deadline_seconds
+    return before is not None and observed.now - before.last_transition_time >= timedelta(seconds=limit)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which revision each variant stands for. Pure.
+
+Models and experiments may be applied in any order, so what is missing is waited for. All variants are resolved in one
+decision, and from then on status holds their revisions: a model that trains again does not change a running comparison.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from thinkrec_crds.conditions import Reason
+from thinkrec_crds.experiment_spec import Variant
+from thinkrec_operator import revisions
+from thinkrec_operator.experiments.observed import ObservedExperiment, ObservedModel
+from thinkrec_operator.observed import RevisionRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A variant and the revision it stands for."""
+
+    place: int
+    """0-based, in the spec's order."""
+    name: str
+    owner: ObservedModel
+    record: RevisionRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What keeps the experiment from starting."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lineup:
+    """Every variant resolved, or what is missing."""
+
+    contenders: tuple[Contender, ...] = ()
+    missing: Missing | None = None
+
+    def control(self, name: str) -> Contender:
+        """Return the variant that the others are compared with; raise StopIteration where variants are missing."""
+        return next(contender for contender in self.contenders if contender.name == name)
+
+
+def line_up(observed: ObservedExperiment) -> Lineup:
+    """Return the revision of every variant, or the first thing that is missing."""
+    found = []
+    for place, variant in enumerate(observed.experiment.spec.variants):
+        resolved = _resolve(observed, place, variant)
+        if isinstance(resolved, Missing):
+            return Lineup(missing=resolved)
+        found.append(resolved)
+    strangers = _different_store(found)
+    return Lineup(missing=strangers) if strangers is not None else Lineup(tuple(found))
+
+
+def _resolve(observed: ObservedExperiment, place: int, variant: Variant) -> Contender | Missing:
+    where, model = f"`spec.variants[{place}]`", variant.model_ref.name
+    owner = observed.models.get(model)
+    if owner is None:
+        reason = Reason.MODEL_NOT_FOUND
+        return Missing(reason, f"{where} names the model {model}: {reason.meaning} {reason.remedy}")
+    told = next((v.resolved_revision for v in observed.experiment.status.variants if v.name == variant.name), None)
+    name = variant.revision or told
+    if name is not None:
+        record = revisions.by_name(owner.revisions, name)
+        if record is None:
+            reason = Reason.REVISION_NOT_FOUND
+            return Missing(reason, f"{where} needs revision {name} of model {model}: {reason.meaning} {reason.remedy}")
+        return Contender(place, variant.name, owner, record)
+    record = revisions.newest([r for r in owner.revisions if r.evaluation.gates_passed])
+    if record is None:
+        return Missing(Reason.PROGRESSING, f"{where} waits for model {model} to have a revision that passed its gates.")
+    return Contender(place, variant.name, owner, record)
+
+
+def _different_store(found: list[Contender]) -> Missing | None:
+    """One Job reads the bundles of all: it has one way to a store, and one Secret."""
+    first = found[0].owner.model.spec.artifacts
+    for contender in found[1:]:
+        other = contender.owner.model.spec.artifacts
+        if (other.endpoint, other.region, other.secret_ref) != (first.endpoint, first.region, first.secret_ref):
+            name = contender.owner.model.metadata.name
+            return Missing(
+                Reason.INVALID_SPEC,
+                f"`spec.variants[{contender.place}]` names the model {name}, whose `spec.artifacts` has another "
+                f"endpoint, region or secretRef than that of {found[0].owner.model.metadata.name}. "
+                "Compare models that keep their artifacts in one store.",
+            )
+    return None
