@@ -31,6 +31,9 @@ BUNDLED_GATEWAY_PORT = 8081
 """Where the gateway of Triton's own image listens when another one has taken its place."""
 PRE_STOP_SECONDS = 10
 """Time for the Service to stop sending requests before the container is told to end."""
+PROBE_SECONDS = 5
+"""For an answer to a probe. Kubernetes' own one second is too short where all CPUs are at work: two late answers would
+take the only pod of a Service away, and every request with it."""
 STOPPING_SECONDS = 40
 """For gateway, Triton and engine to end, beyond the requests that they still have."""
 MIN_READY_SECONDS = 5
@@ -243,11 +246,16 @@ def _life(port: str) -> Manifest:
     """Return the probes of a container that answers on this port, and its last seconds."""
 
     def probe(path: str, period: int, failures: int) -> Manifest:
-        return {"httpGet": {"path": path, "port": port}, "periodSeconds": period, "failureThreshold": failures}
+        return {
+            "httpGet": {"path": path, "port": port},
+            "periodSeconds": period,
+            "timeoutSeconds": PROBE_SECONDS,
+            "failureThreshold": failures,
+        }
 
     return {
         "startupProbe": probe("/readyz", 5, PROGRESS_DEADLINE_SECONDS // 5),
-        "readinessProbe": probe("/readyz", 5, 2),
+        "readinessProbe": probe("/readyz", 5, 3),
         "livenessProbe": probe("/healthz", 20, 3),
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
     }
