@@ -32,7 +32,7 @@ from thinkrec_operator.graph import Graph, Stage
 from thinkrec_operator.local.observe import observe
 from thinkrec_operator.local.state import State, StateDamaged, StateLocked, utc_now
 from thinkrec_operator.local.store import LocalStore, local_path
-from thinkrec_operator.local.view import stage_table
+from thinkrec_operator.local.view import rows_of, stage_table
 from thinkrec_operator.names import artifact_uri
 from thinkrec_operator.observed import Observed, Settings
 
@@ -73,7 +73,7 @@ def status(
         typer.echo(state.status_file.read_text(), nl=False)
         return
     found = state.status()
-    out.print(stage_table(found, {}, utc_now()))
+    out.print(stage_table(rows_of(found), {}, utc_now()))
     conditions = Table("condition", "status", "reason", "message", box=None, padding=(0, 1))
     for item in found.conditions:
         conditions.add_row(item.type, item.status, item.reason, item.message)

@@ -3,14 +3,11 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import Protocol
 
 from thinkrec_crds.conditions import ConditionType
@@ -19,13 +16,14 @@ from thinkrec_operator.local.jobs import JobOptions, JobRunner
 from thinkrec_operator.local.observe import lost_jobs, model_with_state, observe
 from thinkrec_operator.local.outcome import Outcome, stalled_outcome
 from thinkrec_operator.local.serving import LocalServing, ServingOptions
+from thinkrec_operator.local.signals import POLL_SECONDS, Signals, wind_down
 from thinkrec_operator.local.state import State, utc_now
 from thinkrec_operator.local.store import LocalStore
+from thinkrec_operator.local.view import Picture, picture_of
 from thinkrec_operator.observed import Observed, Settings
 from thinkrec_operator.plan import ChildKind, ControllerRevisionChild, DeploymentChild, Plan
 from thinkrec_operator.reconcile import reconcile
 
-POLL_SECONDS = 0.05
 PROGRESS_SECONDS = 1.0
 """How often the live view and status.yaml follow the stages' progress."""
 
@@ -33,8 +31,8 @@ PROGRESS_SECONDS = 1.0
 class View(Protocol):
     """Is told what happens."""
 
-    def update(self, observed: Observed, plan: Plan) -> None:
-        """Show the newest state and the plan's events."""
+    def update(self, seen: Picture) -> None:
+        """Show the newest state and what happened."""
 
     def note(self, text: str) -> None:
         """Show one sentence."""
@@ -77,18 +75,19 @@ class Driver:
         self._jobs = JobRunner(state, jobs)
         self._serving = LocalServing(state, serving)
         self._settings = Settings(relative_files=True, serve=options.serve, progress_period_seconds=1)
-        self._signals = 0
+        self._signals = Signals()
 
     def run(self) -> Outcome:
         """Work until nothing is left to do; return how it ended. The caller holds the state's lock."""
         self._jobs.recover(self._clock())
         self._jobs.retry_failed()
         self._serving.recover()
-        with self._counting_signals():
+        with self._signals:
             try:
                 return self._loop()
             finally:
-                self._wind_down()
+                wind_down(self._jobs, self._signals, self._clock, self._view.note)
+                self._serving.stop()
                 self._say_what_is_left()
 
     def _loop(self) -> Outcome:
@@ -104,7 +103,7 @@ class Driver:
         observed = self._observe(self._clock())
         plan = reconcile(observed)
         self._state.write_status(self._model, plan.status)
-        self._view.update(observed, replace(plan, events=()))
+        self._view.update(picture_of(observed, replace(plan, events=())))
 
     def _observe(self, now: datetime) -> Observed:
         return observe(
@@ -126,14 +125,14 @@ class Driver:
         observed = self._observe(now)
         plan = reconcile(observed)
         self._apply(plan, now)
-        self._view.update(observed, plan)
+        self._view.update(picture_of(observed, plan))
         return observed, plan
 
     def _apply(self, plan: Plan, now: datetime) -> None:
         for deletion in plan.deletions:
             if deletion.kind is ChildKind.CONTROLLER_REVISION:
                 self._state.forget_revision(deletion.name)
-        wanted = plan.jobs if self._options.train and not self._signals else ()
+        wanted = plan.jobs if self._options.train and not self._signals.count else ()
         self._jobs.apply(wanted, plan.deletions, now)
         deployment = None
         for child in plan.children:
@@ -142,14 +141,14 @@ class Driver:
             elif isinstance(child, DeploymentChild):
                 deployment = child
         self._jobs.start_waiting(now)
-        if self._options.serve and not self._signals:
+        if self._options.serve and not self._signals.count:
             self._serving.apply(deployment, now)
         self._state.write_status(self._model, plan.status)
         self._state.add_events(plan.events, now)
 
     def _outcome(self, observed: Observed, plan: Plan) -> Outcome | None:
         """Return how the run ended, or None while it goes on."""
-        if self._signals:
+        if self._signals.count:
             return Outcome.INTERRUPTED
         at_work = self._jobs.busy or (self._options.train and plan.jobs) or plan.requeue_after == 0
         if at_work or any(deletion.kind is ChildKind.JOB for deletion in plan.deletions):
@@ -169,7 +168,7 @@ class Driver:
     def _wait(self, plan: Plan) -> None:
         """Return when a process ended, a Job may start, progress is due, or a signal came."""
         until = time.monotonic() + min(PROGRESS_SECONDS, plan.requeue_after if plan.requeue_after is not None else 60)
-        while time.monotonic() < until and not self._signals:
+        while time.monotonic() < until and not self._signals.count:
             time.sleep(POLL_SECONDS)
             now = self._clock()
             changed = self._jobs.poll(now)
@@ -177,30 +176,3 @@ class Driver:
                 changed = self._serving.poll(now) or changed
             if self._jobs.start_waiting(now) or changed:
                 return
-
-    def _wind_down(self) -> None:
-        """Let every stage write its checkpoint and end; a second signal ends them at once. Then the server."""
-        seen = self._signals
-        if self._jobs.busy:
-            self._view.note("stopping: stages write their checkpoints (interrupt again to end them at once)")
-            self._jobs.stop(self._clock())
-        while self._jobs.busy:
-            if self._signals > max(seen, 1):
-                self._jobs.kill()
-            time.sleep(POLL_SECONDS)
-            self._jobs.poll(self._clock())
-        self._serving.stop()
-
-    @contextmanager
-    def _counting_signals(self) -> Iterator[None]:
-        """Count SIGINT and SIGTERM instead of being ended by them."""
-
-        def count(number: int, frame: FrameType | None) -> None:
-            self._signals += 1
-
-        previous = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from thinkrec_crds.conditions import ConditionType
-from thinkrec_crds.model_status import ModelStatus, StageStatus
-from thinkrec_operator.observed import JobObservation, Observed
+from thinkrec_crds.model_status import Condition, ModelStatus, StageStatus
+from thinkrec_operator.observed import JobObservation, Observed, ServingObservation
 from thinkrec_operator.plan import Event, Plan
 
 _MARKS = {
@@ -29,6 +31,82 @@ _MARKS = {
 }
 _SHOWN_METRICS = 3
 _MAX_NOTES = 6
+
+
+class Row(Protocol):
+    """One stage as it is shown: a row of a model's status, or one of an experiment's."""
+
+    @property
+    def name(self) -> str:
+        """Return what people call it."""
+
+    @property
+    def kind(self) -> str:
+        """Return the kind of the stage."""
+
+    @property
+    def key(self) -> str:
+        """Return its content key."""
+
+    @property
+    def state(self) -> str:
+        """Return where it stands."""
+
+    @property
+    def reason(self) -> str | None:
+        """Return why, in one word."""
+
+    @property
+    def message(self) -> str | None:
+        """Return why, in a sentence."""
+
+    @property
+    def progress_percent(self) -> int | None:
+        """Return the share of the work done."""
+
+    @property
+    def estimated_remaining_seconds(self) -> int | None:
+        """Return the seconds to go."""
+
+    @property
+    def attempts(self) -> int:
+        """Return how often it was started."""
+
+    @property
+    def start_time(self) -> datetime | None:
+        """Return when it was first started."""
+
+    @property
+    def completion_time(self) -> datetime | None:
+        """Return when it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What there is to see at one moment."""
+
+    head: Text
+    now: datetime
+    rows: Sequence[Row]
+    """In the order of work."""
+    jobs: Mapping[str, JobObservation]
+    """By key of the stage."""
+    events: tuple[Event, ...]
+    conditions: tuple[Condition, ...]
+    serving: ServingObservation | None = None
+
+
+def picture_of(observed: Observed, plan: Plan) -> Picture:
+    """Return what a model's run looks like."""
+    return Picture(
+        head=_head(observed, plan.status),
+        now=observed.now,
+        rows=rows_of(plan.status),
+        jobs={job.key: job for job in observed.jobs},
+        events=plan.events,
+        conditions=plan.status.conditions,
+        serving=observed.serving,
+    )
 
 
 def duration(seconds: float) -> str:
@@ -52,13 +130,13 @@ def rows_of(status: ModelStatus) -> list[StageStatus]:
     return [*before, *status.experts, *after]
 
 
-def stage_table(status: ModelStatus, jobs: dict[str, JobObservation], now: datetime) -> Table:
+def stage_table(rows: Sequence[Row], jobs: Mapping[str, JobObservation], now: datetime) -> Table:
     """Return one row for each stage."""
     table = Table(box=None, padding=(0, 1), show_header=False)
     for _ in range(5):
         table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for row in rows_of(status):
+    for row in rows:
         mark, colour = _MARKS.get(row.state, ("·", "dim"))
         job = jobs.get(row.key)
         indent = "  └ " if row.kind == "expert" else ""
@@ -73,7 +151,7 @@ def stage_table(status: ModelStatus, jobs: dict[str, JobObservation], now: datet
     return table
 
 
-def _times(row: StageStatus, now: datetime) -> str:
+def _times(row: Row, now: datetime) -> str:
     parts = []
     if row.start_time is not None and row.state not in ("Reused", "Pending"):
         parts.append(duration(((row.completion_time or now) - row.start_time).total_seconds()))
@@ -82,7 +160,7 @@ def _times(row: StageStatus, now: datetime) -> str:
     return ", ".join(parts)
 
 
-def _detail(row: StageStatus, job: JobObservation | None) -> str:
+def _detail(row: Row, job: JobObservation | None) -> str:
     if row.state in ("Failed", "Retrying"):
         attempt = f"attempt {row.attempts} failed: " if row.state == "Retrying" else ""
         return attempt + (row.message or row.reason or "")
@@ -111,21 +189,17 @@ class LiveView:
         """Leave the last picture on the screen."""
         self._live.stop()
 
-    def update(self, observed: Observed, plan: Plan) -> None:
+    def update(self, seen: Picture) -> None:
         """Show the newest state."""
-        jobs = {job.key: job for job in observed.jobs}
-        self._notes += [event.message for event in plan.events if event.type == "Warning"]
-        self._live.update(
-            Group(_head(observed, plan.status), stage_table(plan.status, jobs, observed.now), *self._foot(observed))
-        )
+        self._notes += [event.message for event in seen.events if event.type == "Warning"]
+        self._live.update(Group(seen.head, stage_table(seen.rows, seen.jobs, seen.now), *self._foot(seen.serving)))
 
     def note(self, text: str) -> None:
         """Keep a sentence below the tree."""
         self._notes.append(text)
 
-    def _foot(self, observed: Observed) -> list[RenderableType]:
+    def _foot(self, serving: ServingObservation | None) -> list[RenderableType]:
         lines: list[RenderableType] = [Text(f"! {note}", style="yellow") for note in self._notes[-_MAX_NOTES:]]
-        serving = observed.serving
         if serving is not None:
             state = f"answers at {serving.url}" if serving.ready_replicas else serving.message or "is starting"
             lines.append(
@@ -153,14 +227,14 @@ class JsonLines:
         self._told: dict[str, tuple[str, datetime]] = {}
         self._conditions: dict[str, tuple[str, str]] = {}
 
-    def update(self, observed: Observed, plan: Plan) -> None:
+    def update(self, seen: Picture) -> None:
         """Write what is new."""
-        now = observed.now
-        for event in plan.events:
+        now = seen.now
+        for event in seen.events:
             self._write(now, "event", **_event_fields(event))
-        for row in rows_of(plan.status):
+        for row in seen.rows:
             self._stage(now, row)
-        for condition in plan.status.conditions:
+        for condition in seen.conditions:
             value = (condition.status, condition.reason)
             if self._conditions.get(condition.type) != value:
                 self._conditions[condition.type] = value
@@ -171,19 +245,22 @@ class JsonLines:
         """Write one sentence."""
         self._line({"kind": "note", "message": text})
 
-    def _stage(self, now: datetime, row: StageStatus) -> None:
+    def _stage(self, now: datetime, row: Row) -> None:
         state, when = self._told.get(row.key, ("", now))
         again = row.state == "Running" and (now - when).total_seconds() >= self._period
         if row.state == state and not again:
             return
         self._told[row.key] = (row.state, now)
-        fields = row.model_dump(
-            mode="json",
-            by_alias=True,
-            exclude_none=True,
-            include={"name", "key", "state", "reason", "message", "progress_percent", "estimated_remaining_seconds"},
-        )
-        self._write(now, "stage", **fields)
+        fields = {
+            "name": row.name,
+            "key": row.key,
+            "state": row.state,
+            "reason": row.reason,
+            "message": row.message,
+            "progressPercent": row.progress_percent,
+            "estimatedRemainingSeconds": row.estimated_remaining_seconds,
+        }
+        self._write(now, "stage", **{name: value for name, value in fields.items() if value is not None})
 
     def _write(self, now: datetime, kind: str, **fields: object) -> None:
         self._line({"time": f"{now:%Y-%m-%dT%H:%M:%SZ}", "kind": kind, **fields})
