@@ -6,15 +6,19 @@ exclusive flock on it; when it is full or old it is renamed to `events-….jsonl
 that nobody holds was left by a gateway that died: it may be taken as it is, and a line without an end, which can only
 be its last, was never acknowledged. Whoever has stored a closed segment elsewhere removes it.
 
+A gateway also holds a shared flock on `WRITERS_LOCK` as long as it lives: while somebody does, more may come.
+
 Feedback has no `record` member, for it is what callers sent; what gateways write of their own says what it is.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
+from thinkrec_crds.buckets import BUCKETS
 from thinkrec_crds.contract import Contract
 from thinkrec_crds.rules import ObservedType
 
@@ -22,6 +26,8 @@ SEGMENT_PATTERN = "events-*.jsonl"
 """Of a glob: closed and open segments. Sorted by name they are in the order in which they were begun."""
 OPEN_SUFFIX = ".open.jsonl"
 CLOSED_SUFFIX = ".jsonl"
+WRITERS_LOCK = ".writers.lock"
+"""An empty file in the same folder."""
 
 FallbackReason = Literal["NotReady", "Failed", "OtherExperiment"]
 
@@ -34,8 +40,8 @@ class StoredEvent(ObservedType):
     item_id: str
     type: str
     value: float | None = None
-    occurred_at: AwareDatetime | None = None
-    """When it happened, says the caller; None: when it was received."""
+    occurred_at: datetime | None = None
+    """When it happened, says the caller, in UTC where it names no zone; None: when it was received."""
     generation: str | None = None
     received_at: AwareDatetime
     """By the gateway's clock."""
@@ -51,7 +57,7 @@ class Exposure(ObservedType):
     variant: str
     """Whose user it is."""
     user_id: str = Field(min_length=1)
-    bucket: int
+    bucket: int = Field(ge=0, lt=BUCKETS)
     weights: str
     """Shares in force, as `control=90,new=10`: a sample-ratio check is made per value of it."""
     served_by: str

@@ -2,7 +2,7 @@
 """The trainer: stages of the method as content-addressed jobs.
 
   From stage.json to a published artifact
-    cli             `python -m thinkrec_trainer run stage.json`, `torchrun`, `clean`, `fetch`, `show`
+    cli             `python -m thinkrec_trainer run stage.json`, `torchrun`, `clean`, `ship-events`, …
     protocol        stage.json -> verified inputs -> the stage -> artifact, termination message, exit code
     publication     a stage function's files -> manifest -> store;  termination: what the operator is told
     shards          one stage in several pods, each with a share
@@ -12,6 +12,7 @@
     fetch           outside sources;  delivery: artifacts and sources into a folder, for serving pods
     clean           artifacts that nobody needs leave the store
     store/          artifacts in folders and S3
+    events/         what gateways log: shipped into the store, and read from there
 
   Stages: a module, or a package where one file is not enough
     dataset/  keywords/  collaborative (its encoders/)  traces/  adapter  projector  gate (its grouping)  expert

@@ -78,6 +78,44 @@ def clean(
     raise typer.Exit(run_clean(spec, typer.echo))
 
 
+@app.command("ship-events")
+def ship_events(
+    folder: Annotated[Path, typer.Option(help="The gateway's folder of events (its THINKREC_EVENTS_DIR).")],
+    store: Annotated[str, typer.Option(help="Root of the store; tables go below `events/` in it.")],
+    model: Annotated[str, typer.Option(help="Name of the model whose gateway it is.")],
+    once: Annotated[bool, typer.Option("--once", help="Ship what is closed now, then end.")] = False,
+    final: Annotated[bool, typer.Option("--final", help="Ship everything, then end: the gateway is going.")] = False,
+    interval_seconds: Annotated[float, typer.Option(min=0.1, help="Between two looks at the folder.")] = 10.0,
+    grace_seconds: Annotated[float, typer.Option(min=0, help="In the end, to wait for gateway and store.")] = 60.0,
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Bring a gateway's feedback and exposures into the store, as Parquet by hour and user; run it beside the gateway.
+
+    It goes on until SIGTERM, then ships what is left. While the store is away it tries again, less and less often, and
+    removes nothing. After each round in which something happened, a JSON line goes to standard output.
+
+    Example: `python -m thinkrec_trainer ship-events --folder /scratch/serve/events --store s3://models --model movies`
+    """
+    from thinkrec_trainer.events import ship
+    from thinkrec_trainer.events.layout import require_model
+    from thinkrec_trainer.store import open_blobs
+
+    try:
+        require_model(model)
+        if once or final:
+            ship.require_folder(folder)
+        blobs = open_blobs(store, StoreOptions(endpoint=endpoint, region=region))
+    except StageError as error:
+        _fail(error)
+    shipper = ship.Shipper(folder, blobs, model, typer.echo)
+    if once:
+        raise typer.Exit(ship.ship_once(shipper))
+    if final:
+        raise typer.Exit(ship.ship_rest(shipper, grace_seconds))
+    raise typer.Exit(ship.ship_until_stopped(shipper, interval_seconds, grace_seconds))
+
+
 @app.command()
 def fetch(
     uri: Annotated[str, typer.Argument(help="An artifact, a file or folder, or hf://organisation/name@revision.")],

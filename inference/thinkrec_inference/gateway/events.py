@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,7 @@ from pathlib import Path
 from thinkrec_crds.event_log import Exposure
 from thinkrec_inference.gateway.known_ids import REMEMBERED, KnownIds, fingerprint
 from thinkrec_inference.gateway.schemas import Event
-from thinkrec_inference.gateway.segments import Segments, segment_paths, whole_lines
+from thinkrec_inference.gateway.segments import Segments, lock_as_writer, segment_paths, whole_lines
 from thinkrec_inference.refusal import Refused
 
 log = logging.getLogger(__name__)
@@ -109,6 +110,7 @@ class EventLog:
         self.folder = folder
         self.max_bytes = max_bytes
         self.segments = Segments(folder, segment_bytes, segment_seconds)
+        self._lock = lock_as_writer(folder)
         self._known = known_in(folder, remembered)
         self._used = self.segments.bytes_used()
         self._counted = 0.0
@@ -164,10 +166,13 @@ class EventLog:
     def close(self) -> None:
         """Write what is queued and close the open segment."""
         with self._changed:
+            if self._closing:
+                return
             self._closing = True
             self._changed.notify_all()
         if self._writer is not None:
             self._writer.join()
+        os.close(self._lock)
 
     def _fresh(self, lines: Sequence[Line]) -> list[Line]:
         fresh: dict[int, Line] = {}

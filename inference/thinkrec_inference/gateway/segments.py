@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 
-from thinkrec_crds.event_log import OPEN_SUFFIX, SEGMENT_PATTERN, closed_name
+from thinkrec_crds.event_log import OPEN_SUFFIX, SEGMENT_PATTERN, WRITERS_LOCK, closed_name
 
 
 @dataclass(slots=True)
@@ -97,6 +97,13 @@ class Segments:
                 raise
             self._file, self._begun = file, self.clock()
         return self._file
+
+
+def lock_as_writer(folder: Path) -> int:
+    """Say that this folder has a writer, until the returned descriptor is closed or the process is gone."""
+    descriptor = os.open(folder / WRITERS_LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
 
 
 def segment_paths(folder: Path) -> list[Path]:

@@ -20,7 +20,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from support.event_writer import exposure
-from thinkrec_crds.event_log import Exposure, is_open
+from thinkrec_crds.event_log import WRITERS_LOCK, Exposure, is_open
 from thinkrec_inference.gateway.events import EventLog, read_events
 from thinkrec_inference.gateway.known_ids import KnownIds
 from thinkrec_inference.gateway.schemas import Event
@@ -171,9 +171,18 @@ class TestSegments:
             time.sleep(0.02)
         assert [e.event_id for e in read_events(tmp_path)] == ["a"]
 
-    def test_a_log_that_was_never_written_leaves_nothing(self, open_log: OpenLog, tmp_path: Path) -> None:
+    def test_a_log_that_was_never_written_leaves_no_segment(self, open_log: OpenLog, tmp_path: Path) -> None:
         open_log().close()
-        assert list(tmp_path.iterdir()) == []
+        assert [path.name for path in tmp_path.iterdir()] == [WRITERS_LOCK]
+
+    def test_the_folder_is_locked_as_long_as_somebody_writes(self, open_log: OpenLog, tmp_path: Path) -> None:
+        one, other = open_log(), open_log()
+        one.close()
+        with (tmp_path / WRITERS_LOCK).open("rb") as file:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            other.close()
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def test_after_its_end_nothing_is_taken(self, open_log: OpenLog) -> None:
         log = open_log()

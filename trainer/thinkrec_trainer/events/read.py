@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events and exposures of a time range, each once, as Polars LazyFrames that stream.
+
+Tables in a folder are scanned in place; those of a remote store are first brought into a cache by the store's own
+client, so that credentials, retries and errors are the same as everywhere. Only the hours and parts that were asked for
+are touched: a shard of an Indexed Job asks for its parts and sees everything of their users.
+
+Duplicates (an event sent twice, a segment shipped twice) are removed by id. A plain `unique` keeps every row in memory;
+here the ids are read once to find those that occur more than once, which are few, and only rows with such an id are
+compared while all others stream by. Ids are compared by a 64-bit hash first; a collision costs a comparison, no row.
+"""
+
+from __future__ import annotations
+
+import os.path
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from thinkrec_trainer.errors import BadInput
+from thinkrec_trainer.events.layout import IDENTITY, PARTS, SCHEMAS, TIME, Kind, hour_of, kind_folder, require_model
+from thinkrec_trainer.store import Blob, Blobs
+
+ALL_PARTS = tuple(range(PARTS))
+DOWNLOADS = 8
+"""At once: tables of one part and minute are small, so a download is mostly waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventTables:
+    """Both kinds; columns in `layout`."""
+
+    events: pl.LazyFrame
+    exposures: pl.LazyFrame
+
+
+def parts_of_shard(index: int, count: int) -> tuple[int, ...]:
+    """Return the parts that shard `index` of `count` reads: all shards together read each part once.
+
+    With more shards than parts (16), the surplus ones have none.
+    """
+    if not 0 <= index < count:
+        raise BadInput(f"shard {index} of {count}: the index must be from 0 to {count - 1}")
+    return tuple(range(index, PARTS, count))
+
+
+def scan_events(
+    blobs: Blobs, model: str, start: datetime, end: datetime, *, cache: Path, parts: Sequence[int] = ALL_PARTS
+) -> EventTables:
+    """Return what gateways of `model` received from `start` up to, not including, `end` (aware datetimes).
+
+    `blobs` is the root that was shipped to. Bounds are compared with the gateways' clocks, which a late event passes
+    later. A time or part without tables gives empty frames. BadInput for a bound without a time zone.
+    """
+    for bound in (start, end):
+        if bound.tzinfo is None:
+            raise BadInput(f"the bound {bound.isoformat()} names no time zone: which hour it is in is unknown")
+    require_model(model)
+    frames = {kind: _scan(blobs, model, kind, start, end, parts, cache) for kind in SCHEMAS}
+    return EventTables(frames["feedback"], frames["exposure"])
+
+
+def _scan(
+    blobs: Blobs, model: str, kind: Kind, start: datetime, end: datetime, parts: Sequence[int], cache: Path
+) -> pl.LazyFrame:
+    found = _tables(blobs, kind_folder(model, kind), start, end, parts)
+    files = _local(blobs, found, cache)
+    if not files:
+        return pl.LazyFrame(schema=SCHEMAS[kind])
+    rows = pl.scan_parquet(files, schema=SCHEMAS[kind], missing_columns="insert", extra_columns="ignore")
+    moment = pl.col(TIME[kind])
+    inside = (moment >= start.astimezone(UTC)) & (moment < end.astimezone(UTC))
+    return without_duplicates(rows.filter(inside), IDENTITY[kind])
+
+
+def without_duplicates(rows: pl.LazyFrame, identity: str) -> pl.LazyFrame:
+    """Return the rows with the first of each id, in no particular order; the ids are read now, the rows later."""
+    digest = pl.col(identity).hash().alias("_digest")
+    counted = rows.select(digest).group_by("_digest").len()
+    repeated = counted.filter(pl.col("len") > 1).select("_digest").collect(engine="streaming").lazy()
+    marked = rows.with_columns(digest)
+    once = marked.join(repeated, on="_digest", how="anti")
+    first = marked.join(repeated, on="_digest", how="semi", maintain_order="left")
+    return pl.concat([once, first.unique(identity, keep="first", maintain_order=True)]).drop("_digest")
+
+
+def _tables(blobs: Blobs, folder: str, start: datetime, end: datetime, parts: Sequence[int]) -> list[Blob]:
+    """Return the tables of these hours and parts, by name: hour, part, segment."""
+    first, last = (f"{folder}hour={hour_of(bound)}" for bound in (start, end))
+    wanted = {f"part={part:02d}" for part in parts}
+    shared = os.path.commonprefix([first, last])  # noqa: RUF071 - of characters: hours share the date's beginning
+    listed = blobs.list(shared)
+    return [blob for blob in listed if _inside(blob.name, first, last) and blob.name.split("/")[-2] in wanted]
+
+
+def _inside(name: str, first: str, last: str) -> bool:
+    return first <= name[: len(first)] <= last and name.endswith(".parquet")
+
+
+def _local(blobs: Blobs, tables: Sequence[Blob], cache: Path) -> list[Path]:
+    """Return a local file for each table, in the same order."""
+    folder = blobs.folder
+    if folder is not None:
+        return [folder / blob.name for blob in tables]
+    with ThreadPoolExecutor(DOWNLOADS) as pool:
+        return list(pool.map(lambda blob: _fetched(blobs, blob, cache), tables))
+
+
+def _fetched(blobs: Blobs, blob: Blob, cache: Path) -> Path:
+    """Return the cached file; its name carries the content's digest, so one of that size is the same."""
+    target = cache / blob.name
+    if not target.is_file() or target.stat().st_size != blob.size:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f".{uuid.uuid4().hex}")
+        blobs.download(blob.name, scratch)
+        scratch.replace(target)
+    return target
