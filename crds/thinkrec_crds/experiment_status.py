@@ -71,6 +71,9 @@ class ExperimentStatus(ObservedType):
         default=(), max_length=8, description="Where each variant stands."
     )
     conclusion: Conclusion | None = Field(default=None, description="The verdict, once there is one.")
+    report_uri: Uri | None = Field(
+        default=None, description="Artifact of the offline comparison; its page is `report/index.html` in it."
+    )
     url: Uri | None = Field(default=None, description="Address of the gateway that shares out the users.")
 
     def condition(self, type_: str) -> Condition | None:

@@ -114,6 +114,48 @@ def test_the_report_page_needs_no_other_file(folder: Path) -> None:
     assert 'src="data:' in text or "<svg" in text
 
 
+SOFTER = """
+---
+{model}
+---
+apiVersion: thinkrec.io/v1alpha1
+kind: ThinkRecExperiment
+metadata: {{name: softer}}
+spec:
+  variants:
+  - {{name: sharp, modelRef: {{name: small}}}}
+  - {{name: soft, modelRef: {{name: soft}}}}
+  controlVariantName: sharp
+  offline:
+    metrics: [{{name: UAUC}}, {{name: NDCG@5}}]
+"""
+
+
+def test_an_experiment_trains_only_what_differs_and_compares_on_the_same_rows(folder: Path) -> None:
+    """Two gates of one training: bundle and evaluation of the second, the scores of both, and the comparison."""
+    before = {path.parent for path in folder.glob("store/*/*/manifest.json")}
+    softer = MANIFEST.replace("name: small", "name: soft").replace(
+        "  artifacts:", '  gate: {temperature: "5"}\n  artifacts:'
+    )
+    (folder / "softer.yaml").write_text(MANIFEST + SOFTER.format(model=softer))
+    done = thinkrec(folder, "run", "-f", "softer.yaml", "-o", "json")
+    made = [path.parent for path in folder.glob("store/*/*/manifest.json") if path.parent not in before]
+    assert sorted(path.parent.name for path in made) == ["bundle", "compare", "evaluate", "score", "score"]
+    (comparison,) = [path for path in made if path.parent.name == "compare"]
+    found = json.loads((comparison / "comparison.json").read_text())
+    assert [variant["name"] for variant in found["variants"]] == ["sharp", "soft"]
+    assert found["users"] > 1
+    assert "sharp" in (comparison / "report" / "index.html").read_text()
+    status = yaml.safe_load(next(folder.glob(".thinkrec/*/experiment.softer/status.yaml")).read_text())["status"]
+    conditions = {item["type"]: item["status"] for item in status["conditions"]}
+    assert (conditions["Ready"], conditions["Succeeded"], conditions["OfflineEvaluated"]) == ("True", "True", "True")
+    assert status["conclusion"]["reason"] in ("SignificantWinner", "NoDifference")
+    assert str(comparison / "report" / "index.html") in done.stderr
+    again = thinkrec(folder, "run", "-f", "softer.yaml", "-o", "json")
+    assert '"Running"' not in again.stdout
+    assert status["conclusion"]["reason"] in again.stderr
+
+
 @pytest.fixture(scope="module")
 def served(folder: Path) -> str:
     """Address of the gateway."""

@@ -37,10 +37,10 @@ SPEC: dict[str, Any] = {
 }
 
 
-def write_manifest(folder: Path, spec: dict[str, Any]) -> Path:
+def write_manifest(folder: Path, spec: dict[str, Any], name: str = "movies") -> Path:
     """Write a manifest with this spec; return its path."""
-    body = {"apiVersion": "thinkrec.io/v1alpha1", "kind": "ThinkRecModel", "metadata": {"name": "movies"}, "spec": spec}
-    path = folder / "model.yaml"
+    body = {"apiVersion": "thinkrec.io/v1alpha1", "kind": "ThinkRecModel", "metadata": {"name": name}, "spec": spec}
+    path = folder / ("model.yaml" if name == "movies" else f"{name}.yaml")
     path.write_text(yaml.safe_dump(body))
     return path
 

@@ -2,7 +2,7 @@
 """The `thinkrec` command: one module for each group of subcommands, all of them thin.
 
     common      options, errors with one clear message
-    run         run, serve, stop
+    run         run, serve, stop;  compare: a run with an experiment
     look        validate, status, plan, explain-key, logs, report, clean
     recommend   recommend
     tables      tables and places that several of them show

@@ -12,7 +12,7 @@ from rich.console import Console
 from thinkrec_crds.exit_codes import Exit
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_crds.problems import InvalidManifest
-from thinkrec_crds.validation import load_model
+from thinkrec_crds.validation import Resource, load_documents, load_model
 from thinkrec_operator.local.state import State, state_folder
 from thinkrec_operator.unsupported import unsupported_fields
 
@@ -75,15 +75,28 @@ def load(path: Path) -> ThinkRecModel:
     try:
         return load_model(text, str(path))
     except InvalidManifest as error:
-        for problem in error.problems:
-            typer.echo(str(problem), err=True)
-        count = len(error.problems)
-        fail(f"{path} has {count} problem{'s' if count > 1 else ''}; nothing was started", Exit.BAD_INPUT)
+        _refuse(path, error)
 
 
-def open_state(model: ThinkRecModel, manifest: Path, chosen: Path | None) -> State:
-    """Return the model's state folder."""
-    return State(state_folder(model, manifest, chosen))
+def load_all(path: Path) -> tuple[Resource, ...]:
+    """Return every resource of ours in the manifest, or end with all problems."""
+    text = read_manifest(path)
+    try:
+        return load_documents(text, str(path))
+    except InvalidManifest as error:
+        _refuse(path, error)
+
+
+def _refuse(path: Path, error: InvalidManifest) -> NoReturn:
+    for problem in error.problems:
+        typer.echo(str(problem), err=True)
+    count = len(error.problems)
+    fail(f"{path} has {count} problem{'s' if count > 1 else ''}; nothing was started", Exit.BAD_INPUT)
+
+
+def open_state(owner: Resource, manifest: Path, chosen: Path | None) -> State:
+    """Return the state folder of a model or experiment."""
+    return State(state_folder(owner, manifest, chosen))
 
 
 def warn_of_fields_without_effect(model: ThinkRecModel) -> None:

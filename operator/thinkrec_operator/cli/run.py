@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 import webbrowser
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Annotated
 import typer
 
 from thinkrec_crds.exit_codes import Exit
+from thinkrec_crds.experiment import ThinkRecExperiment
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_operator.cli.common import (
     ManifestOption,
@@ -26,6 +28,7 @@ from thinkrec_operator.cli.common import (
     err,
     fail,
     load,
+    load_all,
     open_state,
     warn_of_fields_without_effect,
 )
@@ -34,7 +37,7 @@ from thinkrec_operator.local.outcome import Outcome
 from thinkrec_operator.local.state import State, StateDamaged, StateLocked, utc_now
 from thinkrec_operator.local.view import JsonLines, LiveView
 
-_CODES = {
+CODES = {
     Outcome.DONE: Exit.DONE,
     Outcome.SUSPENDED: Exit.DONE,
     Outcome.BAD_INPUT: Exit.BAD_INPUT,
@@ -80,19 +83,28 @@ def run(
 ) -> None:
     """Train and evaluate a model; finished stages are never run again. Ctrl-C stops, running again goes on.
 
+    A manifest with a ThinkRecExperiment trains the models that are in it too, then compares them offline.
+
     **Examples**
 
     - `thinkrec run -f examples/movielens/model.yaml`
     - `thinkrec run -f model.yaml --serve --port 8080`
     - `thinkrec run -f model.yaml -o json > progress.jsonl`
+    - `thinkrec run -f examples/movielens/experiment.yaml`
     """
+    cpus = cpus or usable_cpus()
+    found = load_all(file)
+    if any(isinstance(resource, ThinkRecExperiment) for resource in found):
+        from thinkrec_operator.cli.compare import compare
+
+        raise typer.Exit(compare(found, file, state_dir, cpus, output=output, report=report))
     model = load(file)
     warn_of_fields_without_effect(model)
     state = open_state(model, file, state_dir)
-    wish = Wish(file, cpus or usable_cpus(), train=True, serve=serve, port=port)
+    wish = Wish(file, cpus, train=True, serve=serve, port=port)
     outcome = drive(model, state, wish, output=output, command="run")
     _tell(outcome, model, state, file, open_report=report)
-    raise typer.Exit(_CODES[outcome])
+    raise typer.Exit(CODES[outcome])
 
 
 @app.command()
@@ -123,7 +135,7 @@ def serve(
     if outcome is Outcome.NOTHING_TO_SERVE:
         fail(f"no revision of {model.metadata.name} is there to serve; first: thinkrec run -f {file}", Exit.NOT_FOUND)
     _tell(outcome, model, state, file, open_report=False)
-    raise typer.Exit(_CODES[outcome])
+    raise typer.Exit(CODES[outcome])
 
 
 @app.command()
@@ -169,12 +181,10 @@ def drive(model: ThinkRecModel, state: State, wish: Wish, *, output: OutputForma
         from thinkrec_operator.local.serving import ServingOptions
     except ModuleNotFoundError as error:
         fail(f"{error.name} is not installed; running models needs: pip install 'thinkrec[local]'", Exit.UNAVAILABLE)
-    live = output is OutputFormat.LIVE or (output is OutputFormat.AUTO and sys.stdout.isatty())
-    view = LiveView(err) if live else JsonLines(sys.stdout)
     folder = wish.manifest.resolve().parent
     options = DriverOptions(wish.manifest, wish.cpus, train=wish.train, serve=wish.serve, port=wish.port)
     try:
-        with state.locked(command=command, now=utc_now()), view if isinstance(view, LiveView) else nullcontext():
+        with working(state, output=output, command=command) as view:
             driver = Driver(
                 lambda: model,
                 state,
@@ -184,12 +194,22 @@ def drive(model: ThinkRecModel, state: State, wish: Wish, *, output: OutputForma
                 view=view,
             )
             return driver.run()
+    except NotServableHere as error:
+        fail(str(error), Exit.NOT_FOUND)
+
+
+@contextmanager
+def working(state: State, *, output: OutputFormat, command: str) -> Iterator[LiveView | JsonLines]:
+    """Hold the state's lock and show what goes on; end with a message where the folder is in use or damaged."""
+    live = output is OutputFormat.LIVE or (output is OutputFormat.AUTO and sys.stdout.isatty())
+    view = LiveView(err) if live else JsonLines(sys.stdout)
+    try:
+        with state.locked(command=command, now=utc_now()), view if isinstance(view, LiveView) else nullcontext():
+            yield view
     except StateLocked as error:
         fail(str(error), Exit.BUSY)
     except StateDamaged as error:
         fail(str(error), Exit.BAD_INPUT)
-    except NotServableHere as error:
-        fail(str(error), Exit.NOT_FOUND)
 
 
 def _tell(outcome: Outcome, model: ThinkRecModel, state: State, file: Path, *, open_report: bool) -> None:

@@ -36,6 +36,8 @@ class ExperimentPlan:
     events: tuple[Event, ...]
     requeue_after: float | None
     """Seconds until the next decision even if nothing is reported; None waits for a change."""
+    views: tuple[StageView, ...] = ()
+    """Where the stages of the offline comparison stand."""
 
 
 def reconcile(observed: ObservedExperiment) -> ExperimentPlan:
@@ -58,6 +60,7 @@ def reconcile(observed: ObservedExperiment) -> ExperimentPlan:
         status=written,
         events=events_between(before, written),
         requeue_after=_requeue_after(observed, found),
+        views=found.views,
     )
 
 
@@ -78,8 +81,17 @@ def _offline(observed: ObservedExperiment, lineup: Lineup) -> tuple[Found, list[
         conclusion = Conclusion(reason=Reason.OFFLINE_GATE_FAILED.value, message="; ".join(missed))
     elif spec.traffic is None:
         conclusion = verdict(spec, offline, numbers)
-    users = result.counts.get("users")
-    return Found(observed, lineup, views, numbers, users, missed, conclusion), []
+    found = Found(
+        observed,
+        lineup,
+        views,
+        numbers=numbers,
+        users=result.counts.get("users"),
+        report_uri=result.uri,
+        missed=missed,
+        conclusion=conclusion,
+    )
+    return found, []
 
 
 def _children(

@@ -35,6 +35,7 @@ class Found:
     numbers: dict[str, float] | None = None
     """Of the offline comparison, once it is done."""
     users: int | None = None
+    report_uri: str | None = None
     missed: tuple[str, ...] = ()
     """Offline gates that were missed."""
     conclusion: Conclusion | None = None
@@ -79,6 +80,7 @@ def status_of(found: Found) -> ExperimentStatus:
             "start_time": started,
             "completion_time": before.completion_time or (observed.now if found.conclusion else None),
             "variants": _variants(found),
+            "report_uri": found.report_uri or before.report_uri,
             "conclusion": found.conclusion,
         }
     )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state folder of one model: where each thing lies, written so that a crash leaves the old or the new, never half.
+"""The state folder of one model or experiment, written so that a crash leaves the old or the new, never half.
 
-.thinkrec/<namespace>/<name>/
+.thinkrec/<namespace>/<name>/                  of a model; of an experiment .thinkrec/<namespace>/experiment.<name>/
     lock               held by the driver at work
     model.json         uid and generation
     status.yaml        the status, as `kubectl get -o yaml` would show it
@@ -31,6 +31,8 @@ import yaml
 from pydantic import ValidationError
 
 from thinkrec_crds.contract import Contract
+from thinkrec_crds.experiment import ThinkRecExperiment
+from thinkrec_crds.experiment_status import ExperimentStatus
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_crds.model_status import ModelStatus
 from thinkrec_operator.local.records import JobRecord, LockHolder, ModelRecord, ServingRecord, StoredRevision
@@ -41,6 +43,7 @@ from thinkrec_operator.plan import Event
 STATE_FOLDER = ".thinkrec"
 
 _C = TypeVar("_C", bound=Contract)
+_S = TypeVar("_S", ModelStatus, ExperimentStatus)
 
 
 class StateLocked(RuntimeError):  # noqa: N818 (the caller reads `except StateLocked`)
@@ -111,7 +114,7 @@ class State:
         who = f"process {holder.pid} (`thinkrec {holder.command}`, since {holder.started:%H:%M:%S})" if holder else ""
         return f"{self.root} is in use by {who or 'another process'}: wait for it, or end it with `thinkrec stop`"
 
-    def model_record(self, model: ThinkRecModel) -> ModelRecord:
+    def model_record(self, model: ThinkRecModel | ThinkRecExperiment) -> ModelRecord:
         """Return uid and generation; the generation rises when the spec differs from the one seen last."""
         spec_hash = content_hash(model.spec.model_dump(mode="json", by_alias=True))
         path = self.root / "model.json"
@@ -124,16 +127,23 @@ class State:
         return record
 
     def status(self) -> ModelStatus:
-        """Return the status written last."""
+        """Return the status of the model written last."""
+        return self._status(ModelStatus)
+
+    def experiment_status(self) -> ExperimentStatus:
+        """Return the status of the experiment written last."""
+        return self._status(ExperimentStatus)
+
+    def _status(self, type_: type[_S]) -> _S:
         try:
             body = yaml.safe_load(self.status_file.read_text())
-            return ModelStatus.model_validate(body["status"])
+            return type_.model_validate(body["status"])
         except FileNotFoundError:
-            return ModelStatus()
+            return type_()
         except (yaml.YAMLError, ValidationError, KeyError, TypeError):
-            return ModelStatus()  # a view, rebuilt from the other files
+            return type_()  # a view, rebuilt from the other files
 
-    def write_status(self, model: ThinkRecModel, status: ModelStatus) -> bool:
+    def write_status(self, model: ThinkRecModel | ThinkRecExperiment, status: ModelStatus | ExperimentStatus) -> bool:
         """Write status.yaml when it differs; return whether it did."""
         meta = {"name": model.metadata.name, "namespace": model.metadata.namespace}
         body = {
@@ -210,10 +220,11 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def state_folder(model: ThinkRecModel, manifest: Path, chosen: Path | None) -> Path:
-    """Return the state folder of a model: below `chosen`, else below `.thinkrec` beside the manifest."""
+def state_folder(owner: ThinkRecModel | ThinkRecExperiment, manifest: Path, chosen: Path | None) -> Path:
+    """Return the state folder of a model or experiment: below `chosen`, else below `.thinkrec` beside the manifest."""
     base = chosen if chosen is not None else manifest.resolve().parent / STATE_FOLDER
-    return base.resolve() / model.metadata.namespace / model.metadata.name
+    name = owner.metadata.name if isinstance(owner, ThinkRecModel) else f"experiment.{owner.metadata.name}"
+    return base.resolve() / owner.metadata.namespace / name
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
