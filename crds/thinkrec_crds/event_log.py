@@ -77,6 +77,34 @@ class Exposure(ObservedType):
     """The caller got no items."""
 
 
+class Mirrored(ObservedType):
+    """One request of which another variant got a copy, and how the two answers differ. The caller saw control's."""
+
+    record: Literal["Mirror"] = "Mirror"
+    mirror_id: str = Field(min_length=1)
+    experiment: str
+    """metadata.uid."""
+    variant: str
+    """Which got the copy."""
+    revision: str
+    user_id: str = Field(min_length=1)
+    at: AwareDatetime
+    branch: str
+    """Rule of the gate by which control's answer came about."""
+    error: bool = False
+    """The variant did not answer, or with an error: nothing below is known but the latency."""
+    latency_milliseconds: float
+    """Of the variant; control's own is not known to be comparable, since it may write reasons."""
+    items: int = Field(default=0, ge=0, le=65_535)
+    """In control's answer."""
+    overlap: float | None = None
+    """Share of control's items that the variant answered too, 0 to 1."""
+    rank_correlation: float | None = None
+    """Spearman's, over the items that both answered; None for fewer than two."""
+    score_shift: float | None = None
+    """Mean of the variant's score less control's, over the items that both answered."""
+
+
 class ShipProgress(Contract):
     """One JSON line on standard output after a round in which something happened, or failed."""
 
@@ -86,8 +114,9 @@ class ShipProgress(Contract):
     """Shipped since the start, as are the counts that follow."""
     events: int
     exposures: int
+    mirrored: int
     unreadable: int
-    """Lines that are neither; they lie beside the others, as they were."""
+    """Lines that are none of these; they lie beside the others, as they were."""
     waiting_segments: int
     """Now in the folder, open ones included."""
     waiting_bytes: int

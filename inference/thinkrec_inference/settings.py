@@ -34,6 +34,12 @@ class GatewaySettings(BaseModel):
     events_segment_seconds: float = Field(
         default=60.0, gt=0, le=86_400, description="And so long after its first line, for the shipper to take it."
     )
+    traffic_file: Path | None = Field(
+        default=None, description="File that tells how experiments share out users; without it there are none."
+    )
+    mirror_concurrency: int = Field(
+        default=4, ge=0, le=256, description="Copies of requests that other variants work on at the same time, at most."
+    )
     triton_grpc: str = Field(default="127.0.0.1:8001", pattern=r"^[^/\s]+:\d+$", description="host:port of Triton.")
     gateway_host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 in a container.")
     gateway_port: int = Field(default=8080, ge=0, le=65_535, description="TCP port; 0 takes a free one.")

@@ -5,7 +5,9 @@
     routes      parse, ask, answer;  schemas: every body, with limits and examples
     recommend   from a user to a ranking with reasons;  retrieval: its candidates
     events      feedback on disk before it is acknowledged; segments, known_ids: its files and its memory
-    assignment  which variant of an experiment a request belongs to
+    routing     within experiments: assign, ask the variant, control for one that fails, tell of it
+    assignment  which variant a request belongs to;  traffic_file: the experiments in force
+    forwarding  asks another variant's gateway;  mirroring: copies of requests, and how the answers differ
     errors      every failure as one ErrorBody;  limits: bodies too big, every request measured
     metrics     Prometheus names
 

@@ -13,11 +13,15 @@ from fastapi import FastAPI
 from thinkrec_inference.client import TritonClient
 from thinkrec_inference.gateway import errors
 from thinkrec_inference.gateway.events import EventLog
+from thinkrec_inference.gateway.forwarding import Forwarder
 from thinkrec_inference.gateway.limits import BodyLimit, Measure
 from thinkrec_inference.gateway.metrics import GatewayMetrics
+from thinkrec_inference.gateway.mirroring import Mirror
 from thinkrec_inference.gateway.recommend import Recommender
 from thinkrec_inference.gateway.retrieval import load_catalogue
-from thinkrec_inference.gateway.routes import event_routes, health_routes, ranking_routes
+from thinkrec_inference.gateway.routes import event_routes, health_routes, ranking_routes, recommend_routes
+from thinkrec_inference.gateway.routing import Router
+from thinkrec_inference.gateway.traffic_file import TrafficFile
 from thinkrec_inference.settings import GatewaySettings
 
 DESCRIPTION = """Recommendations by a language model with thinking traces and per-user fused experts.
@@ -32,16 +36,27 @@ def create_app(
 ) -> FastAPI:
     """Return the application; `close` is awaited at the end, inside the event loop."""
 
+    metrics = GatewayMetrics()
+    traffic = TrafficFile(recommender.settings.traffic_file)
+    forwarder = Forwarder.open()
+    mirror = Mirror(recommender, forwarder, events, metrics)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(traffic.refresh)
+        watching = asyncio.create_task(traffic.watch())
         yield
+        watching.cancel()
+        await mirror.close()
+        await forwarder.close()
         await asyncio.to_thread(events.close)
         if close is not None:
             await close()
 
-    metrics = GatewayMetrics()
     metrics.event_log_bytes.set_function(lambda: events.bytes_used)
+    metrics.traffic_valid.set_function(lambda: float(traffic.valid))
     app = FastAPI(title="thinkrec gateway", version="1", description=DESCRIPTION, lifespan=lifespan)
+    app.include_router(recommend_routes(Router(recommender, traffic, forwarder, mirror, events, metrics), metrics))
     app.include_router(ranking_routes(recommender, metrics))
     app.include_router(event_routes(events, metrics))
     app.include_router(health_routes(recommender, metrics))

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from thinkrec_crds.event_log import Exposure
+from thinkrec_crds.event_log import Exposure, Mirrored
 from thinkrec_inference.gateway.known_ids import REMEMBERED, KnownIds, fingerprint
 from thinkrec_inference.gateway.schemas import Event
 from thinkrec_inference.gateway.segments import Segments, lock_as_writer, segment_paths, whole_lines
@@ -149,9 +149,9 @@ class EventLog:
             self._wake(0.0)
         return waiter.future
 
-    def offer(self, exposure: Exposure) -> bool:
-        """Queue an exposure without waiting for anything; return whether there was room for it."""
-        data = exposure.to_json().encode() + b"\n"
+    def offer(self, record: Exposure | Mirrored) -> bool:
+        """Queue a record of the gateway's own without waiting for anything; return whether there was room for it."""
+        data = record.to_json().encode() + b"\n"
         most = EXPOSURE_SHARE * self.max_bytes - len(data)
         with self._changed:
             if self._closing or self._gathering.size + len(data) > EXPOSURE_QUEUE_BYTES:

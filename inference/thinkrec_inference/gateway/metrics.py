@@ -27,6 +27,18 @@ class GatewayMetrics:
         self.exposures = Counter(
             "thinkrec_gateway_exposures", "Exposures, recorded or dropped for want of room.", ["outcome"], registry=r
         )
+        self.fallbacks = Counter(
+            "thinkrec_gateway_fallbacks",
+            "Requests that control answered for another variant.",
+            ["variant", "reason"],
+            registry=r,
+        )
+        self.mirrored = Counter(
+            "thinkrec_gateway_mirrored", "Copies of requests: compared, failed, or skipped.", ["outcome"], registry=r
+        )
+        self.traffic_valid = Gauge(
+            "thinkrec_gateway_traffic_valid", "0 when the traffic file is broken and an older one is used.", registry=r
+        )
         self.event_log_bytes = Gauge(
             "thinkrec_gateway_event_log_bytes", "Size of the events folder, shipped segments until counted.", registry=r
         )

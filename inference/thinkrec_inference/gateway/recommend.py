@@ -80,9 +80,9 @@ class Recommender:
     scorer: Scorer
     settings: GatewaySettings
 
-    async def recommend(self, request: RecommendRequest) -> RecommendResponse:
-        """Return the best k items; raise Refused for what cannot be served."""
-        deadline = Deadline(self.settings.deadline_seconds)
+    async def recommend(self, request: RecommendRequest, seconds: float | None = None) -> RecommendResponse:
+        """Return the best k items within `seconds` (None: the deadline); raise Refused for what cannot be served."""
+        deadline = Deadline(self.settings.deadline_seconds if seconds is None else seconds)
         if "k" not in request.model_fields_set:
             request = request.model_copy(update={"k": min(request.k, self.settings.max_candidates)})
         candidates = self._candidates(request)

@@ -15,8 +15,10 @@ from prometheus_client import generate_latest
 from thinkrec_crds.contract import Contract
 from thinkrec_crds.engine_api import ExplainEvent
 from thinkrec_inference.gateway.events import EventLog
+from thinkrec_inference.gateway.forwarding import Passed
 from thinkrec_inference.gateway.metrics import GatewayMetrics
 from thinkrec_inference.gateway.recommend import Recommender
+from thinkrec_inference.gateway.routing import Call, Router
 from thinkrec_inference.gateway.schemas import (
     ErrorBody,
     EventsAnswer,
@@ -64,20 +66,30 @@ def render(answer: Contract, snake: bool) -> Response:
     return Response(json.dumps(body, ensure_ascii=False), media_type="application/json")
 
 
-def ranking_routes(recommender: Recommender, metrics: GatewayMetrics) -> APIRouter:
-    """Return the routes that ask the model."""
+def recommend_routes(variants: Router, metrics: GatewayMetrics) -> APIRouter:
+    """Return the route that experiments share out among variants."""
     router = APIRouter(tags=["ranking"])
 
     @router.post("/v1/recommend", response_model=RecommendResponse, responses=_errors(400, 404, 413, 422, 503, 504))
-    async def recommend(body: RecommendRequest, snake: Snake) -> Response:
+    async def recommend(body: RecommendRequest, snake: Snake, request: Request) -> Response:
         """Return the best k items for a user, with gate weights and, when asked, reasons."""
-        answer = await recommender.recommend(body)
+        answer = await variants.recommend(Call(body, await request.body(), request.headers, request.cookies))
+        if isinstance(answer, Passed):
+            wait = {} if answer.retry_after is None else {"Retry-After": answer.retry_after}
+            return Response(answer.content, answer.status, wait, media_type="application/json")
         metrics.branches.labels(answer.branch.value).inc()
         metrics.retrievals.labels(answer.retrieval).inc()
         for item in answer.items:
             if item.finish_reason is not None:
                 metrics.explanations.labels(item.finish_reason).inc()
         return render(answer, snake)
+
+    return router
+
+
+def ranking_routes(recommender: Recommender, metrics: GatewayMetrics) -> APIRouter:
+    """Return the other routes that ask the model; experiments do not reach them."""
+    router = APIRouter(tags=["ranking"])
 
     @router.post("/v1/score", response_model=ScoreAnswer, responses=_errors(400, 404, 413, 422, 503, 504))
     async def score(body: ScoreBody, snake: Snake) -> Response:

@@ -13,9 +13,10 @@ import pytest
 from scipy.stats import chisquare
 
 from support.event_writer import exposure
+from thinkrec_crds.event_log import Mirrored
 from thinkrec_trainer.errors import BadInput
 from thinkrec_trainer.events import segment
-from thinkrec_trainer.events.layout import EXPOSURE, FEEDBACK, PARTS, require_model, user_part
+from thinkrec_trainer.events.layout import EXPOSURE, FEEDBACK, MIRROR, PARTS, require_model, user_part
 from thinkrec_trainer.events.segment import read_segment, segment_id
 
 NAME = "events-20261128T130000.000000-7-0a1b2c3d"
@@ -53,6 +54,17 @@ def test_columns_are_typed_and_tables_go_by_hour_and_part(tmp_path: Path) -> Non
     ((hour, part, seen),) = tables.parts("exposure")
     assert (hour, part, seen.schema) == ("2026-11-28T13", user_part("user-1"), EXPOSURE)
     assert seen["exposure_id"].to_list() == ["x1"]
+
+
+def test_comparisons_of_mirrored_requests_have_a_table_of_their_own(tmp_path: Path) -> None:
+    body = {"mirrorId": "m1", "experiment": "u1", "variant": "new", "revision": "2", "userId": "ann", "branch": "Fused"}
+    moment = {"at": "2026-11-28T13:00:00Z", "latencyMilliseconds": 3.5, "items": 10, "overlap": 0.9}
+    record = Mirrored.model_validate({**body, **moment})
+    tables = read_segment(written(tmp_path, line("a"), record.to_json().encode()))
+    ((hour, part, table),) = tables.parts("mirror")
+    assert (hour, part, table.schema) == ("2026-11-28T13", user_part("ann"), MIRROR)
+    assert table.select("mirror_id", "items", "overlap", "rank_correlation").rows() == [("m1", 10, 0.9, None)]
+    assert (tables.rows("feedback"), tables.rows("exposure"), tables.unreadable) == (1, 0, [])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 """Where events lie in the store, and their columns.
 
     events/<model>/kind=feedback/hour=2026-11-28T13/part=05/<segment>-<digest>.parquet
-    events/<model>/kind=exposure/hour=…/part=…/…
+    events/<model>/kind=exposure/hour=…/part=…/…   and kind=mirror
     events/<model>/unreadable/<segment>-<digest>.jsonl
 
 The hour (UTC) is the gateway's clock at reception: what a caller says about the time may be wrong by years, and would
@@ -22,7 +22,7 @@ import polars as pl
 
 from thinkrec_trainer.errors import BadInput
 
-Kind = Literal["feedback", "exposure"]
+Kind = Literal["feedback", "exposure", "mirror"]
 
 PARTS = 16
 """Of the users of one hour. A constant: readers and writers of all versions must agree."""
@@ -62,9 +62,28 @@ EXPOSURE = pl.Schema(
     }
 )
 """Meanings: `thinkrec_crds.event_log.Exposure`."""
-SCHEMAS: dict[Kind, pl.Schema] = {"feedback": FEEDBACK, "exposure": EXPOSURE}
-IDENTITY: dict[Kind, str] = {"feedback": "event_id", "exposure": "exposure_id"}
-TIME: dict[Kind, str] = {"feedback": "received_at", "exposure": "at"}
+MIRROR = pl.Schema(
+    {
+        "mirror_id": pl.String(),
+        "experiment": pl.String(),
+        "variant": pl.String(),
+        "revision": pl.String(),
+        "user_id": pl.String(),
+        "at": MOMENT,
+        "branch": pl.String(),
+        "error": pl.Boolean(),
+        "latency_milliseconds": pl.Float64(),
+        "items": pl.UInt16(),
+        "overlap": pl.Float64(),
+        "rank_correlation": pl.Float64(),
+        "score_shift": pl.Float64(),
+    }
+)
+"""Meanings: `thinkrec_crds.event_log.Mirrored`."""
+SCHEMAS: dict[Kind, pl.Schema] = {"feedback": FEEDBACK, "exposure": EXPOSURE, "mirror": MIRROR}
+"""A column's name is that of the record's field."""
+IDENTITY: dict[Kind, str] = {"feedback": "event_id", "exposure": "exposure_id", "mirror": "mirror_id"}
+TIME: dict[Kind, str] = {"feedback": "received_at", "exposure": "at", "mirror": "at"}
 
 
 def require_model(model: str) -> str:

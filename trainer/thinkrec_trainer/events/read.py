@@ -33,10 +33,11 @@ DOWNLOADS = 8
 
 @dataclass(frozen=True, slots=True)
 class EventTables:
-    """Both kinds; columns in `layout`."""
+    """All kinds; columns in `layout`."""
 
     events: pl.LazyFrame
     exposures: pl.LazyFrame
+    mirrored: pl.LazyFrame
 
 
 def parts_of_shard(index: int, count: int) -> tuple[int, ...]:
@@ -62,7 +63,7 @@ def scan_events(
             raise BadInput(f"the bound {bound.isoformat()} names no time zone: which hour it is in is unknown")
     require_model(model)
     frames = {kind: _scan(blobs, model, kind, start, end, parts, cache) for kind in SCHEMAS}
-    return EventTables(frames["feedback"], frames["exposure"])
+    return EventTables(frames["feedback"], frames["exposure"], frames["mirror"])
 
 
 def _scan(

@@ -4,19 +4,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 
-from thinkrec_crds.event_log import CLOSED_SUFFIX, Exposure, StoredEvent
-from thinkrec_trainer.events.layout import SCHEMAS, Kind, hour_of, user_part
+from thinkrec_crds.event_log import CLOSED_SUFFIX, Exposure, Mirrored, StoredEvent
+from thinkrec_trainer.events.layout import SCHEMAS, TIME, Kind, hour_of, user_part
 
 BLOCK_ROWS = 20_000
 """Rows are kept as Python objects only so long: they take ten times the memory of a column."""
-_EXPOSURE_MARK = b'"record":"Exposure"'
 
 Cell = str | float | int | bool | datetime | None
 Row = tuple[Cell, ...]
@@ -55,16 +54,16 @@ def segment_id(path: Path) -> str:
 
 def read_segment(path: Path) -> Tables:
     """Parse a closed segment."""
-    tables = Tables({"feedback": [], "exposure": []})
-    gathered: dict[Kind, list[Row]] = {"feedback": [], "exposure": []}
+    tables = Tables({kind: [] for kind in SCHEMAS})
+    gathered: dict[Kind, list[Row]] = {kind: [] for kind in SCHEMAS}
     with path.open("rb") as stream:
         for line in stream:
             if not line.endswith(b"\n"):
                 tables.cut = len(line)
                 continue
-            kind: Kind = "exposure" if _EXPOSURE_MARK in line else "feedback"
+            kind = _kind(line)
             try:
-                gathered[kind].append(_PARSERS[kind](line))
+                gathered[kind].append(_row(kind, line))
             except (ValueError, OverflowError):  # pydantic's is a ValueError; a date may be beyond the calendar
                 tables.unreadable.append(line)
             if len(gathered[kind]) == BLOCK_ROWS:
@@ -81,49 +80,27 @@ def _flush(tables: Tables, gathered: dict[Kind, list[Row]], kind: Kind) -> None:
         gathered[kind] = []
 
 
-def _feedback(line: bytes) -> Row:
-    event = StoredEvent.model_validate_json(line)
-    return (
-        hour_of(event.received_at),
-        user_part(event.user_id),
-        event.event_id,
-        event.user_id,
-        event.item_id,
-        event.type,
-        event.value,
-        _in_utc(event.occurred_at),
-        event.generation,
-        _in_utc(event.received_at),
-    )
+def _kind(line: bytes) -> Kind:
+    """Return what a line says it is; within a text the quotes of a mark would be escaped."""
+    return next((kind for mark, kind in _MARKS.items() if mark in line), "feedback")
 
 
-def _exposure(line: bytes) -> Row:
-    seen = Exposure.model_validate_json(line)
-    return (
-        hour_of(seen.at),
-        user_part(seen.user_id),
-        seen.exposure_id,
-        seen.experiment,
-        seen.variant,
-        seen.user_id,
-        seen.bucket,
-        seen.weights,
-        seen.served_by,
-        seen.revision,
-        seen.fallback,
-        seen.fallback_reason,
-        seen.degraded,
-        _in_utc(seen.at),
-        seen.latency_milliseconds,
-        seen.error,
-        seen.empty,
-    )
+def _row(kind: Kind, line: bytes) -> Row:
+    record = _RECORDS[kind].model_validate_json(line)
+    place = hour_of(getattr(record, TIME[kind])), user_part(record.user_id)
+    return (*place, *(_cell(getattr(record, name)) for name in SCHEMAS[kind]))
 
 
-def _in_utc(moment: datetime | None) -> datetime | None:
-    if moment is None:
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+def _cell(value: Cell) -> Cell:
+    """Return a moment in UTC, and anything else as it is."""
+    if not isinstance(value, datetime):
+        return value
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-_PARSERS: dict[Kind, Callable[[bytes], Row]] = {"feedback": _feedback, "exposure": _exposure}
+_MARKS: dict[bytes, Kind] = {b'"record":"Exposure"': "exposure", b'"record":"Mirror"': "mirror"}
+_RECORDS: dict[Kind, type[StoredEvent | Exposure | Mirrored]] = {
+    "feedback": StoredEvent,
+    "exposure": Exposure,
+    "mirror": Mirrored,
+}

@@ -46,6 +46,7 @@ class Counts:
     segments: int = 0
     events: int = 0
     exposures: int = 0
+    mirrored: int = 0
     unreadable: int = 0
 
     def add(self, tables: Tables) -> None:
@@ -53,6 +54,7 @@ class Counts:
         self.segments += 1
         self.events += tables.rows("feedback")
         self.exposures += tables.rows("exposure")
+        self.mirrored += tables.rows("mirror")
         self.unreadable += len(tables.unreadable)
 
 
@@ -146,6 +148,7 @@ class Shipper:
             segments=self.counts.segments,
             events=self.counts.events,
             exposures=self.counts.exposures,
+            mirrored=self.counts.mirrored,
             unreadable=self.counts.unreadable,
             waiting_segments=len(sizes),
             waiting_bytes=sum(sizes),
