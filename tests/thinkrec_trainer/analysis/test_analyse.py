@@ -73,6 +73,20 @@ def test_below_the_minimum_there_is_no_verdict_however_large_the_effect() -> Non
         assert not found.effect("new", "clicks").significant
 
 
+def test_one_variant_below_the_minimum_keeps_the_others_waiting() -> None:
+    arms = {"old": mean(1.0), "new": mean(1.6, seed=1), "third": mean(1.0, 150, seed=2)}
+    found = analyse(clicks(arms), replace(THREE, shares={"old": 1000, "new": 1000, "third": 150}))
+    assert (found.enough, found.winner, found.mismatch.void) == (False, None, False)
+    assert found.effect("new", "clicks").significant
+
+
+def test_a_minimum_of_a_few_users_is_not_followed_by_the_always_valid_method() -> None:
+    arms = clicks({"old": mean(0.0, 40), "new": mean(9.0, 41, seed=1)})
+    plan = replace(PLAN, minimum_users=2)
+    assert (plan.needed_users, analyse(arms, plan).enough, analyse(arms, plan).winner) == (50, False, None)
+    assert analyse(arms, replace(plan, method="FixedHorizon", at_end=True)).winner == "new"
+
+
 def test_a_fixed_horizon_decides_at_its_end_only() -> None:
     arms = {"old": mean(1.0), "new": mean(1.5, seed=1)}
     early, late = (effect(arms, replace(PLAN, method="FixedHorizon", at_end=end)) for end in (False, True))
@@ -218,6 +232,7 @@ class TestGuards:
             (Guard("clicks", "Maximize", max_regression=0.1), 1.0, 2.0, False),
             (Guard("clicks", max_regression=0.1), -1.0, -0.5, True),
             (Guard("clicks", max_regression=0.1), -1.0, -1.5, False),
+            (Guard("clicks", max_regression=0.5), -1.0, -1.0, False),
         ],
     )
     def test_bounds(self, guard: Guard, control: float, variant: float, expected: bool) -> None:

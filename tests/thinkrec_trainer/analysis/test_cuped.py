@@ -43,6 +43,18 @@ def test_an_effect_added_to_one_variant_is_found_unchanged() -> None:
     assert effects[1] - effects[0] == pytest.approx(3.0, abs=1e-12)
 
 
+def test_over_all_users_the_adjustment_cancels() -> None:
+    generator = np.random.default_rng(8)
+    arms = [users(count, generator) for count in (40, 90)]
+    shared = adjustment(arms)
+    before, after = (
+        sum(one.value * one.users for one in told)
+        for told in (map(estimate, arms), [adjusted(arm, shared) for arm in arms])
+    )
+    assert after == pytest.approx(before)
+    assert adjusted(arms[0], shared).value != pytest.approx(estimate(arms[0]).value)
+
+
 @pytest.mark.parametrize("known", [1.0, 0.5])
 def test_the_effect_is_unbiased_its_variance_is_told_rightly_and_is_smaller(known: float) -> None:
     generator = np.random.default_rng(2)

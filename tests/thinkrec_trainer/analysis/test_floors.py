@@ -40,6 +40,15 @@ def test_the_smaller_arm_takes_the_larger_arms_spread_where_its_own_is_smaller()
     assert with_larger_arm(even) == even
 
 
+def test_both_floors_are_used() -> None:
+    means = [sums_of("Mean", (np.arange(users) % period).astype(np.float64)) for users, period in ((90, 9), (10, 2))]
+    found = cautious(Difference(estimate(means[0]), estimate(means[1])), *means)
+    assert found.variant.spread == found.control.spread == estimate(means[0]).spread
+    shares = conversions(90, 1), conversions(10, 0)
+    found = cautious(Difference(estimate(shares[0]), estimate(shares[1])), *shares)
+    assert found.variant.spread == pytest.approx(1 / 12 * 11 / 12)
+
+
 def test_a_small_arm_without_any_conversion_is_no_proof() -> None:
     """Of 9 000 users 18 converted, of 1 000 none: quite usual where both convert alike (e^-2 = 14 %)."""
     control, variant = conversions(9000, 18), conversions(1000, 0)

@@ -22,7 +22,7 @@ def gap(effect: float, spread: float, users: int) -> Difference:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.floats(-5, 5), st.floats(1e-3, 1e3), st.integers(2, 10**6), st.sampled_from(LEVELS))
+@given(st.floats(-5, 5), st.floats(1e-3, 1e3), st.integers(50, 10**6), st.sampled_from(LEVELS))
 def test_interval_and_p_value_decide_alike(effect: float, spread: float, users: int, level: float) -> None:
     found = sequences.compare(gap(effect, spread, users), minimum=2, level=level)
     if abs(found.p_value - level) > 1e-9:
@@ -84,9 +84,13 @@ def test_what_is_undefined_is_never_significant(difference: Difference) -> None:
     assert not found.excludes_zero
 
 
-def test_one_user_says_nothing_even_without_a_minimum() -> None:
-    assert sequences.compare(gap(9.0, 0.1, 1), minimum=1, level=0.05) is UNDEFINED
-    assert sequences.single(Estimate(9.0, 0.1, 1), minimum=1, level=0.05) is UNDEFINED
+@pytest.mark.parametrize("users", [1, 2, sequences.FEWEST - 1])
+def test_a_handful_of_users_says_nothing_whatever_the_minimum(users: int) -> None:
+    assert sequences.compare(gap(9.0, 0.1, users), minimum=1, level=0.05) is UNDEFINED
+    assert sequences.single(Estimate(9.0, 0.1, users), minimum=1, level=0.05) is UNDEFINED
+    enough = sequences.compare(gap(9.0, 0.1, sequences.FEWEST), minimum=1, level=0.05)
+    assert enough == sequences.compare(gap(9.0, 0.1, sequences.FEWEST), minimum=sequences.FEWEST, level=0.05)
+    assert enough.excludes_zero
 
 
 def test_brownian_motion_crosses_the_boundary_in_at_most_the_stated_share_of_paths() -> None:

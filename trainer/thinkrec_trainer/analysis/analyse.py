@@ -29,7 +29,7 @@ def analyse(measured: Measured, plan: Plan) -> Findings:
     users = {variant: sums.users for variant, sums in arms[plan.metrics[0].name].items()}
     sample = mismatch(users, plan.shares)
     effects = tuple(found for metric in plan.metrics for found in _effects(metric, arms[metric.name], plan))
-    enough = min(users.values()) >= plan.minimum_users
+    enough = min(users.values()) >= plan.needed_users
     return Findings(
         values=tuple(
             _value(metric.name, variant, sums, plan)
@@ -145,7 +145,7 @@ def _around(given: Estimate, sums: Sums, plan: Plan) -> Interval:
 
 
 def _may_decide(given: Difference, plan: Plan) -> bool:
-    return given.fewest_users >= plan.minimum_users and (plan.method == "AlwaysValid" or plan.at_end)
+    return given.fewest_users >= plan.needed_users and (plan.method == "AlwaysValid" or plan.at_end)
 
 
 def _share(part: float, whole: float) -> float:

@@ -4,7 +4,7 @@
     adjusted mean  =  X̄ - θ' (C̄ - C̄_all)        θ = S_cc⁻¹ S_cx, pooled over the variants
 
 (Deng, Xu, Kohavi and Walker 2013, "Improving the Sensitivity of Online Controlled Experiments by Utilizing
-Pre-Experiment Data", sections 3.2 and 4.3.) C is older than the assignment, so its expectation is the same in all
+Pre-Experiment Data".) C is older than the assignment, so its expectation is the same in all
 variants and the adjustment is unbiased for any θ; this θ makes the variance smallest. The scatter is pooled WITHIN the
 variants: a difference between variants is what is looked for and must not enter θ. C̄_all is the mean over all of them.
 

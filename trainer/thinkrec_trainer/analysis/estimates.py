@@ -6,7 +6,7 @@
 
 The spread is the variance of one user's (linearised) value, with N - 1 in the denominator; the value's own variance is
 spread / N. The ratio is the delta method over users (Deng, Knoblich and Lu 2018, "Applying the Delta Method in Metric
-Analytics", section 3.1): counts of events are not independent where one user has several, users are.
+Analytics"): counts of events are not independent where one user has several, users are.
 
 What cannot be told is NaN: no users, one user's spread, a ratio whose denominator is 0.
 """

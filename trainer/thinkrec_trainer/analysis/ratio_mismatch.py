@@ -4,7 +4,9 @@
 A variant that loses 1 % of its users (a crash before the first event, a timeout) loses certain users, and any
 difference may come from that. Pearson's chi-square of the users against their expected numbers finds it; below
 p = 0.001 no verdict is trusted (Fabijan et al. 2019, "Diagnosing Sample Ratio Mismatch in Online Controlled
-Experiments"). The level is that strict because every experiment is tested, at every look.
+Experiments"). The level is that strict because every experiment is tested, at every look: of sound experiments 0.1 %
+are void at one look, and 0.9 % were so at some look of 20 (benchmarks/experiments.py). What counts is the look at which
+the verdict is reached.
 
 Expected shares are those that were in force, not those last written down: where weights changed, the mean of the
 weights over the users counted.
@@ -16,7 +18,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scipy.stats import chisquare
+from scipy.special import chdtrc
 
 VOID_BELOW = 0.001
 _FEWEST = 5.0
@@ -56,4 +58,6 @@ def mismatch(users: Mapping[str, int], shares: Mapping[str, float]) -> Mismatch:
     expected = [sum(observed) * shares[name] / whole for name in in_force]
     if len(in_force) < 2 or min(expected) < _FEWEST:
         return Mismatch(math.nan)
-    return Mismatch(float(chisquare(observed, expected).pvalue))
+    statistic = sum((found - wanted) ** 2 / wanted for found, wanted in zip(observed, expected, strict=True))
+    # `scipy.stats.chisquare` gives the same, and would take three quarters of the time of a whole analysis.
+    return Mismatch(float(chdtrc(len(in_force) - 1, statistic)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from thinkrec_crds.experiment_spec import AnalysisMethod, Direction, VarianceReduction
 from thinkrec_trainer.analysis.ratio_mismatch import Mismatch
+from thinkrec_trainer.analysis.sequences import FEWEST
 from thinkrec_trainer.analysis.sums import Sums
 
 Measured = Mapping[str, Mapping[str, Sums]]
@@ -48,7 +49,7 @@ class Plan:
     """Variant -> expected share of the users counted, of any sum; its keys are the variants that take part."""
     guards: tuple[Guard, ...] = ()
     minimum_users: int = 1000
-    """Of each variant, before anything is significant."""
+    """Of each variant, before anything is significant; see also `needed_users`."""
     level: float = 0.05
     """Chance of a false winner."""
     method: AnalysisMethod = "AlwaysValid"
@@ -64,6 +65,11 @@ class Plan:
             raise ValueError(f"control {self.control!r} has no expected share")
         if not 0 < self.level < 1:
             raise ValueError(f"level must be above 0 and below 1, not {self.level}")
+
+    @property
+    def needed_users(self) -> int:
+        """Return the users that each variant needs: the always-valid theory does not hold for a handful."""
+        return max(self.minimum_users, FEWEST) if self.method == "AlwaysValid" else self.minimum_users
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -96,7 +102,7 @@ class Effect:
     p_value: float
     """Corrected for the number of variants: to be held against the level of the plan."""
     significant: bool
-    """The interval excludes 0, each side has the minimum of users, and the method allows a decision now."""
+    """The interval excludes 0, each side has the users it needs, and the method allows a decision now."""
     better: bool
     """The effect points in the metric's direction; False where undefined."""
     relative: float
@@ -132,7 +138,7 @@ class Findings:
     guards: tuple[GuardCheck, ...]
     mismatch: Mismatch
     enough: bool
-    """Each variant has the minimum of users."""
+    """Each variant has the users it needs."""
     winner: str | None
     """The variant that may be called better, None when there is none or the users did not arrive as expected."""
 

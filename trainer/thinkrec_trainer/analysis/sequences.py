@@ -16,7 +16,7 @@ probability α at most (Ville). The interval holds exactly those effects whose �
 p-value agree. That means and estimated variances may stand in for normal values of known variance is the asymptotic
 theory of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024, "Time-uniform central limit theory and asymptotic
 confidence sequences"): it holds from a minimum sample on, the more exactly the larger that is. Hence nothing is said
-before `minimum` users per variant.
+before `minimum` users per variant, and never below FEWEST, whatever the manifest says.
 
 τ² is tuned so that the interval is narrowest at that minimum: τ² = r (s²_control + s²_variant) / minimum, where s² are
 the spreads and r = -W₋₁(-α² / e) - 1 is the minimiser (Howard, Ramdas, McAuliffe and Sekhon 2021, "Time-uniform,
@@ -42,28 +42,34 @@ from scipy.special import lambertw
 
 from thinkrec_trainer.analysis.estimates import UNDEFINED, Difference, Estimate, Interval
 
+FEWEST = 50
+"""Users of each side below which nothing is said. With 20 looks at a level of 5 %, the first at n users a variant,
+ratios had false winners in 36 % of all experiments for n = 2, 17 % for 5, 6 % for 10, 3 % for 20, 2 % for 50; CUPED in
+59, 9, 3, 2 and 2 % (1 000 experiments each, before this bound was there)."""
+
 
 def compare(difference: Difference, *, minimum: int, level: float) -> Interval:
     """Return the interval and p-value of an effect.
 
-    Undefined before each side has `minimum` users, two at least, and where no value differs from another.
+    Undefined before each side has `minimum` users, FEWEST at least, and where no value differs from another.
     """
-    spreads = difference.control.spread + difference.variant.spread
-    if difference.fewest_users < max(2, minimum):
+    spreads, needed = difference.control.spread + difference.variant.spread, max(FEWEST, minimum)
+    if difference.fewest_users < needed:
         return UNDEFINED
-    return _interval(difference.value, difference.variance, mixing_variance(spreads, minimum, level), level)
+    return _interval(difference.value, difference.variance, mixing_variance(spreads, needed, level), level)
 
 
 def single(given: Estimate, *, minimum: int, level: float) -> Interval:
     """Return the interval of one variant's value, undefined under the same conditions; its p-value is against zero."""
-    if given.users < max(2, minimum):
+    needed = max(FEWEST, minimum)
+    if given.users < needed:
         return UNDEFINED
-    return _interval(given.value, given.variance, mixing_variance(given.spread, minimum, level), level)
+    return _interval(given.value, given.variance, mixing_variance(given.spread, needed, level), level)
 
 
 def mixing_variance(spreads: float, minimum: int, level: float) -> float:
     """Return τ², which makes the interval narrowest when each side has `minimum` users."""
-    return _tuning(level) * spreads / max(2, minimum)
+    return _tuning(level) * spreads / minimum
 
 
 def radius(variance: float, mixing: float, level: float) -> float:

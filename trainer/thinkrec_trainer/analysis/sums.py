@@ -4,7 +4,7 @@
 Kept are the number of users, the means of C columns and their scatter matrix, that is the sums of centred squares and
 products. Raw sums of squares would lose all digits where the mean is large against the spread (a watch time in
 milliseconds, say): the variance of 100 million of them is a small difference of two numbers near 1e20. Centred moments
-merge without that loss (Chan, Golub and LeVeque 1983, "Algorithms for Computing the Sample Variance", eq. 2.1).
+merge without that loss (Chan, Golub and LeVeque 1983, "Algorithms for Computing the Sample Variance").
 
 Columns: the outcome (of a Ratio: numerator, denominator), then the covariates of CUPED, if any: first whether the user
 was known before the experiment (1 or 0), then what the user did then, 0 for unknown users.
