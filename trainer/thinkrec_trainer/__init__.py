@@ -2,7 +2,7 @@
 """The trainer: stages of the method as content-addressed jobs.
 
   From stage.json to a published artifact
-    cli             `python -m thinkrec_trainer run stage.json`, `torchrun`, `clean`, `ship-events`, …
+    cli             `python -m thinkrec_trainer run stage.json`, `torchrun`, `clean`, `ship-events` and others
     protocol        stage.json -> verified inputs -> the stage -> artifact, termination message, exit code
     publication     a stage function's files -> manifest -> store;  termination: what the operator is told
     shards          one stage in several pods, each with a share

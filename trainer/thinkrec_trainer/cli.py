@@ -116,6 +116,33 @@ def ship_events(
     raise typer.Exit(ship.ship_until_stopped(shipper, interval_seconds, grace_seconds))
 
 
+@app.command("compact-events")
+def compact_events(
+    store: Annotated[str, typer.Option(help="Root of the store, as for ship-events.")],
+    model: Annotated[str, typer.Option(help="Name of the model.")],
+    days: Annotated[float, typer.Option(min=0.1, help="How far back to look for small tables.")] = 35.0,
+    settle_hours: Annotated[float, typer.Option(min=0, help="Hours that ended later than this are left alone.")] = 1.0,
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Make one table of the many that shippers leave per hour and part; run it every few hours.
+
+    Each of them is removed only after the table that holds its rows is stored. Readers, shippers and other
+    compactions may go on meanwhile; ended at any moment, it may simply be run again. A JSON line tells the counts.
+
+    Example: `python -m thinkrec_trainer compact-events --store s3://models --model movies`
+    """
+    from thinkrec_trainer.events.compact import compact
+    from thinkrec_trainer.store import open_blobs
+
+    try:
+        blobs = open_blobs(store, StoreOptions(endpoint=endpoint, region=region))
+        counts = compact(blobs, model, days=days, settle_hours=settle_hours)
+    except StageError as error:
+        _fail(error)
+    typer.echo(json.dumps({"event": "compacted", **counts}))
+
+
 @app.command()
 def fetch(
     uri: Annotated[str, typer.Argument(help="An artifact, a file or folder, or hf://organisation/name@revision.")],

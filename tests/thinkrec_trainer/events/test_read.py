@@ -76,6 +76,12 @@ def test_duplicates_are_removed_across_segments_hours_and_days_and_the_first_one
     assert found.schema == FEEDBACK
 
 
+def test_an_id_of_another_user_makes_nothing_vanish(blobs: Blobs, read: Read, tmp_path: Path) -> None:
+    users = [f"user-{number}" for number in range(40)]
+    put(blobs, tmp_path, "s1", *(("same", user, NOON) for user in users))
+    assert ids(read(NOON, NOON + timedelta(hours=1))) == ["same"] * 40
+
+
 def test_shards_see_each_user_whole_and_read_nothing_else(
     blobs: Blobs, read: Read, tmp_path: Path, storage: tuple[str, StoreOptions]
 ) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parents[3]
 FOREVER = (datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 FillFolder = Callable[..., list[str]]
 MakeShipper = Callable[..., ship.Shipper]
+Start = Callable[..., subprocess.Popen[str]]
 
 
 class Killed(BaseException):
@@ -93,6 +94,29 @@ def raw_ids(root: Path) -> list[str]:
     return [event_id for path in files for event_id in pl.read_parquet(path)["event_id"].to_list()]
 
 
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start the command on a folder and the store of this test; whatever still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(folder: Path, *options: str) -> subprocess.Popen[str]:
+        command = [*("--folder", str(folder), "--store", str(tmp_path / "store"), "--model", "movies"), *options]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "thinkrec_trainer", "ship-events", *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
 def test_everything_reaches_either_store_and_the_folder_is_empty(
     fill: FillFolder,
     shipper: MakeShipper,
@@ -147,18 +171,18 @@ def test_killed_between_any_two_steps_it_ends_with_the_same_store(
 
 
 def test_a_real_process_killed_at_random_loses_nothing_and_writes_nothing_twice(
-    fill: FillFolder, folder: Path, tmp_path: Path
+    fill: FillFolder, folder: Path, tmp_path: Path, start: Start
 ) -> None:
     ids = fill(1500, segment_bytes=6_000)
     dice = random.Random(3)
     for _ in range(3):
-        process = start(folder, tmp_path / "store", "--interval-seconds", "0.1")
+        process = start(folder, "--interval-seconds", "0.1")
         wait_until(lambda: any((tmp_path / "store").rglob("*.parquet")), 30)
         time.sleep(dice.uniform(0.0, 0.15))
         process.kill()
-        process.communicate()
+        process.wait()
     assert list(folder.glob("*.jsonl")), "it was killed before it was done"
-    process = start(folder, tmp_path / "store", "--final")
+    process = start(folder, "--final")
     process.communicate(timeout=60)
     assert process.returncode == 0
     assert sorted(raw_ids(tmp_path / "store")) == sorted(ids)
@@ -276,17 +300,18 @@ class TestEnd:
         assert ship.ship_once(chosen) == 0
         assert stored_ids(chosen.blobs, tmp_path) == ["a", "b"]
 
-    def test_the_sidecar_ships_on_sigterm_what_its_gateway_lets_go_of(self, folder: Path, tmp_path: Path) -> None:
-        log = EventLog(folder)
+    def test_the_sidecar_ships_on_sigterm_what_its_gateway_lets_go_of(
+        self, folder: Path, tmp_path: Path, start: Start
+    ) -> None:
+        log = EventLog(folder, segment_bytes=1)
         log.append([feedback("a", 1)])
         (tmp_path / "store").write_text("a file is in the way: the store refuses")
-        process = start(folder, tmp_path / "store", "--interval-seconds", "0.1", "--grace-seconds", "30")
-        log.segments.segment_seconds = 0.0
+        process = start(folder, "--interval-seconds", "0.1", "--grace-seconds", "30")
         log.append([feedback("b", 1)])  # closes the first segment
         output = first_lines(process, 2)
         assert all("in the way" in line["message"] for line in output), "refused, and still trying"
         (tmp_path / "store").unlink()
-        wait_until(lambda: len(raw_ids(tmp_path / "store")) == 1, 30)
+        wait_until(lambda: raw_ids(tmp_path / "store") == ["a"], 30)
         process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
         assert process.poll() is None, "the gateway still writes"
@@ -333,22 +358,11 @@ def test_two_shippers_on_one_folder_do_each_other_no_harm(
         (["--store", "ftp://x"], "is not supported"),
     ],
 )
-def test_wrong_options_are_bad_input(options: Sequence[str], message: str, tmp_path: Path) -> None:
-    process = start(tmp_path, tmp_path / "store", "--once", *options)
+def test_wrong_options_are_bad_input(options: Sequence[str], message: str, tmp_path: Path, start: Start) -> None:
+    process = start(tmp_path, "--once", *options)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 64
     assert message in told
-
-
-def start(folder: Path, store: Path, *options: str) -> subprocess.Popen[str]:
-    command = [*("--folder", str(folder), "--store", str(store), "--model", "movies"), *options]
-    return subprocess.Popen(
-        [sys.executable, "-m", "thinkrec_trainer", "ship-events", *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
 
 
 def environment() -> dict[str, str]:

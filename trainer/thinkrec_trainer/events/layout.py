@@ -3,6 +3,7 @@
 
     events/<model>/kind=feedback/hour=2026-11-28T13/part=05/<segment>-<digest>.parquet
     events/<model>/kind=exposure/hour=…/part=…/…   and kind=mirror
+    events/<model>/kind=…/hour=…/part=…/compacted-<digest of the names>.parquet      many of them as one
     events/<model>/unreadable/<segment>-<digest>.jsonl
 
 The hour (UTC) is the gateway's clock at reception: what a caller says about the time may be wrong by years, and would
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -83,6 +85,7 @@ MIRROR = pl.Schema(
 SCHEMAS: dict[Kind, pl.Schema] = {"feedback": FEEDBACK, "exposure": EXPOSURE, "mirror": MIRROR}
 """A column's name is that of the record's field."""
 IDENTITY: dict[Kind, str] = {"feedback": "event_id", "exposure": "exposure_id", "mirror": "mirror_id"}
+"""With the user: nobody can make another user's events vanish by reusing their ids."""
 TIME: dict[Kind, str] = {"feedback": "received_at", "exposure": "at", "mirror": "at"}
 
 
@@ -112,6 +115,12 @@ def kind_folder(model: str, kind: Kind) -> str:
 def table_name(model: str, kind: Kind, hour: str, part: int, segment: str) -> str:
     """Return the name of the table that holds a segment's lines of one kind, hour and part."""
     return f"{kind_folder(model, kind)}hour={hour}/part={part:02d}/{segment}.parquet"
+
+
+def compacted_segment(names: Iterable[str]) -> str:
+    """Return what stands for the segment in the name of a table that was made of these; the same for the same ones."""
+    digest = hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
+    return f"compacted-{digest[:32]}"
 
 
 def unreadable_name(model: str, segment: str) -> str:

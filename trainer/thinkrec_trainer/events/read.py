@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Events and exposures of a time range, each once, as Polars LazyFrames that stream.
 
-Tables in a folder are scanned in place; those of a remote store are first brought into a cache by the store's own
-client, so that credentials, retries and errors are the same as everywhere. Only the hours and parts that were asked for
-are touched: a shard of an Indexed Job asks for its parts and sees everything of their users.
+Tables are first brought into a cache by the store's own client, so that credentials, retries and errors are the same as
+everywhere (of a store in a folder they are linked, not copied); what a compaction removes meanwhile stays there. Only
+the hours and parts that were asked for are touched: a shard of an Indexed Job asks for its parts and sees everything of
+their users.
 
-Duplicates (an event sent twice, a segment shipped twice) are removed by id. A plain `unique` keeps every row in memory;
-here the ids are read once to find those that occur more than once, which are few, and only rows with such an id are
-compared while all others stream by. Ids are compared by a 64-bit hash first; a collision costs a comparison, no row.
+Duplicates (an event sent twice, a segment shipped twice) are removed by user and id. A plain `unique` keeps every row
+in memory; here the ids are read once to find those that occur more than once, which are few, and only rows with such an
+id are compared while all others stream by. Ids are compared by a 64-bit hash first; a collision costs a comparison, no
+row.
 """
 
 from __future__ import annotations
@@ -16,17 +18,20 @@ import os.path
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 
-from thinkrec_trainer.errors import BadInput
+from thinkrec_trainer.errors import BadInput, Temporary
 from thinkrec_trainer.events.layout import IDENTITY, PARTS, SCHEMAS, TIME, Kind, hour_of, kind_folder, require_model
 from thinkrec_trainer.store import Blob, Blobs
+from thinkrec_trainer.store.blobs import MissingBlob
 
 ALL_PARTS = tuple(range(PARTS))
+ATTEMPTS = 5
 DOWNLOADS = 8
 """At once: tables of one part and minute are small, so a download is mostly waiting."""
 
@@ -69,47 +74,54 @@ def scan_events(
 def _scan(
     blobs: Blobs, model: str, kind: Kind, start: datetime, end: datetime, parts: Sequence[int], cache: Path
 ) -> pl.LazyFrame:
-    found = _tables(blobs, kind_folder(model, kind), start, end, parts)
-    files = _local(blobs, found, cache)
+    files = _local_tables(blobs, model, kind, start, end, parts, cache)
     if not files:
         return pl.LazyFrame(schema=SCHEMAS[kind])
-    rows = pl.scan_parquet(files, schema=SCHEMAS[kind], missing_columns="insert", extra_columns="ignore")
     moment = pl.col(TIME[kind])
     inside = (moment >= start.astimezone(UTC)) & (moment < end.astimezone(UTC))
-    return without_duplicates(rows.filter(inside), IDENTITY[kind])
+    return without_duplicates(rows_of(files, kind).filter(inside), IDENTITY[kind])
+
+
+def rows_of(files: Sequence[Path], kind: Kind) -> pl.LazyFrame:
+    """Return the rows of tables that any version has written: a column that one lacks is null."""
+    return pl.scan_parquet(list(files), schema=SCHEMAS[kind], missing_columns="insert", extra_columns="ignore")
 
 
 def without_duplicates(rows: pl.LazyFrame, identity: str) -> pl.LazyFrame:
-    """Return the rows with the first of each id, in no particular order; the ids are read now, the rows later."""
+    """Return the first row of each user and id, in no particular order; the ids are read now, the rows later."""
     digest = pl.col(identity).hash().alias("_digest")
     counted = rows.select(digest).group_by("_digest").len()
     repeated = counted.filter(pl.col("len") > 1).select("_digest").collect(engine="streaming").lazy()
     marked = rows.with_columns(digest)
     once = marked.join(repeated, on="_digest", how="anti")
     first = marked.join(repeated, on="_digest", how="semi", maintain_order="left")
-    return pl.concat([once, first.unique(identity, keep="first", maintain_order=True)]).drop("_digest")
+    return pl.concat([once, first.unique(["user_id", identity], keep="first", maintain_order=True)]).drop("_digest")
 
 
-def _tables(blobs: Blobs, folder: str, start: datetime, end: datetime, parts: Sequence[int]) -> list[Blob]:
-    """Return the tables of these hours and parts, by name: hour, part, segment."""
+def list_tables(blobs: Blobs, model: str, kind: Kind, start: datetime, end: datetime) -> list[Blob]:
+    """Return the tables of the hours from that of `start` to that of `end`, by name: hour, part, segment."""
+    folder = kind_folder(model, kind)
     first, last = (f"{folder}hour={hour_of(bound)}" for bound in (start, end))
-    wanted = {f"part={part:02d}" for part in parts}
     shared = os.path.commonprefix([first, last])  # noqa: RUF071 - of characters: hours share the date's beginning
-    listed = blobs.list(shared)
-    return [blob for blob in listed if _inside(blob.name, first, last) and blob.name.split("/")[-2] in wanted]
+    listed = blobs.list(shared)  # once, and then the little that does not belong is left out
+    return [blob for blob in listed if first <= blob.name[: len(first)] <= last and blob.name.endswith(".parquet")]
 
 
-def _inside(name: str, first: str, last: str) -> bool:
-    return first <= name[: len(first)] <= last and name.endswith(".parquet")
-
-
-def _local(blobs: Blobs, tables: Sequence[Blob], cache: Path) -> list[Path]:
-    """Return a local file for each table, in the same order."""
-    folder = blobs.folder
-    if folder is not None:
-        return [folder / blob.name for blob in tables]
+def fetch_tables(blobs: Blobs, tables: Sequence[Blob], cache: Path) -> list[Path]:
+    """Return a local file for each table, in the same order; MissingBlob when one is gone."""
     with ThreadPoolExecutor(DOWNLOADS) as pool:
         return list(pool.map(lambda blob: _fetched(blobs, blob, cache), tables))
+
+
+def _local_tables(
+    blobs: Blobs, model: str, kind: Kind, start: datetime, end: datetime, parts: Sequence[int], cache: Path
+) -> list[Path]:
+    wanted = {f"part={part:02d}" for part in parts}
+    for _ in range(ATTEMPTS):
+        listed = list_tables(blobs, model, kind, start, end)
+        with suppress(MissingBlob):  # a compaction has just put another table in its place
+            return fetch_tables(blobs, [blob for blob in listed if blob.name.split("/")[-2] in wanted], cache)
+    raise Temporary(f"tables below {blobs.uri}/{kind_folder(model, kind)} vanish as they are read; try again")
 
 
 def _fetched(blobs: Blobs, blob: Blob, cache: Path) -> Path:
@@ -118,6 +130,18 @@ def _fetched(blobs: Blobs, blob: Blob, cache: Path) -> Path:
     if not target.is_file() or target.stat().st_size != blob.size:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = target.with_name(f".{uuid.uuid4().hex}")
-        blobs.download(blob.name, scratch)
+        if not _linked(blobs, blob.name, scratch):
+            blobs.download(blob.name, scratch)
         scratch.replace(target)
     return target
+
+
+def _linked(blobs: Blobs, name: str, target: Path) -> bool:
+    """Link a table of a store in a folder; False where there is no such store, or it is on another file system."""
+    if blobs.folder is None:
+        return False
+    try:
+        os.link(blobs.folder / name, target)
+    except OSError:
+        return False
+    return True
