@@ -261,13 +261,16 @@ class EventLog:
                 self.segments.close_if_due()
         except OSError as error:
             log.warning("%d bytes of events cannot be stored: %s", batch.size, error)
-            return Refused(
-                503,
-                f"the events cannot be stored: {error.strerror}",
-                "Send them again later; free space in the events folder.",
-                retry_after=RETRY_SECONDS,
-            )
+            return _not_stored(str(error.strerror))
+        except Exception:  # a defect: were the thread to end by it, all later appends would wait for ever
+            log.exception("%d bytes of events cannot be stored", batch.size)
+            return _not_stored("a defect of the gateway, see its log")
         return None
+
+
+def _not_stored(why: str) -> Refused:
+    remedy = "Send them again later; free space in the events folder."
+    return Refused(503, f"the events cannot be stored: {why}", remedy, retry_after=RETRY_SECONDS)
 
 
 def read_events(folder: Path) -> Iterator[Event]:

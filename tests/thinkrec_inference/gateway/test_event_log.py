@@ -141,6 +141,16 @@ class TestGroupCommit:
         assert [e.event_id for e in read_events(tmp_path)] == ["kept", "a"]
         assert len(list(tmp_path.glob("*.jsonl"))) == 2, "nothing more is written to a file whose fsync has failed"
 
+    def test_a_defect_is_refused_and_does_not_stop_the_writer(
+        self, open_log: OpenLog, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        log = open_log()
+        with monkeypatch.context() as patch:
+            patch.setattr(type(log.segments), "write", lambda *_: 1 / 0)
+            with pytest.raises(Refused, match="a defect of the gateway"):
+                log.append([event("a")])
+        assert log.append([event("a")]) == (1, 0)
+
     def test_a_caller_who_leaves_takes_nothing_back(self, open_log: OpenLog, tmp_path: Path) -> None:
         future: Future[tuple[int, int]] = open_log().submit([event("a")])
         assert not future.cancel()
