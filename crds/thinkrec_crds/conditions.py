@@ -366,6 +366,7 @@ EXPERIMENT_CONDITIONS: Final[Mapping[ConditionType, tuple[Reason, ...]]] = Mappi
             _R.REVISION_NOT_FOUND,
             _R.METRIC_UNAVAILABLE,
             _R.EVALUATION_FAILED,
+            _R.CHILD_REFUSED,
             _R.CREDENTIALS_INVALID,
         ),
         ConditionType.VARIANTS_READY: (

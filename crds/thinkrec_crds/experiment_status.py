@@ -3,13 +3,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from thinkrec_crds.fields import BY_NAME, BY_TYPE, INT32_MAX, INT53_MAX, DecimalText, Flag, Int32, ShortText, Timestamp
+from thinkrec_crds.fields import (
+    ATOMIC,
+    BY_NAME,
+    BY_TYPE,
+    INT32_MAX,
+    INT53_MAX,
+    DecimalText,
+    Flag,
+    Int32,
+    ShortText,
+    Timestamp,
+)
 from thinkrec_crds.group import SCHEMA_ONLY_STATUS_GENERATION
-from thinkrec_crds.model_status import Condition, Generation, Message, Name, Uri
+from thinkrec_crds.model_status import Condition, Digest, Generation, Message, Name, StageState, Uri
 from thinkrec_crds.rules import ObservedType
 
 Count = Annotated[int, Field(strict=True, ge=0, le=INT53_MAX)]
@@ -37,6 +48,20 @@ class VariantStatus(ObservedType):
     metrics: Annotated[tuple[VariantMetric, ...], BY_NAME] = Field(
         default=(), max_length=48, description="What it measured, offline and online."
     )
+
+
+class ExperimentStage(ObservedType):
+    """Where one stage of the offline comparison stands; a result is remembered here when its Job is gone."""
+
+    name: Name = Field(description="Stage, with the variant where it is one variant's.")
+    kind: Literal["dataset", "score", "compare"] = Field(description="Kind of the stage.")
+    key: Digest = Field(description="Content address of the work: same key, same result.")
+    job_name: Name | None = Field(default=None, description="Job that does the work.")
+    state: StageState = Field(default="Pending", description="Where the work stands.")
+    reason: ShortText | None = Field(default=None, description="Why it waits or failed, in one word.")
+    message: Message | None = Field(default=None, description="The same in a sentence.")
+    artifact_uri: Uri | None = Field(default=None, description="Where the result is.")
+    digest: Digest | None = Field(default=None, description="Digest of the result's manifest.")
 
 
 class Conclusion(ObservedType):
@@ -69,6 +94,9 @@ class ExperimentStatus(ObservedType):
     current_step_index: Int32 | None = Field(default=None, ge=0, le=20, description="Step of a canary, from 0.")
     variants: Annotated[tuple[VariantStatus, ...], BY_NAME] = Field(
         default=(), max_length=8, description="Where each variant stands."
+    )
+    stages: Annotated[tuple[ExperimentStage, ...], ATOMIC] = Field(
+        default=(), max_length=16, description="Where each stage of the offline comparison stands."
     )
     conclusion: Conclusion | None = Field(default=None, description="The verdict, once there is one.")
     report_uri: Uri | None = Field(

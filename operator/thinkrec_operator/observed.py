@@ -215,6 +215,8 @@ class Observed:
     """Optional kinds that the cluster knows: JobSet, TrainJob, Workload."""
     keys_elsewhere: frozenset[str] = frozenset()
     """Stage keys that other models with the same store still use; a clean-up leaves them alone."""
+    revisions_in_use: frozenset[str] = frozenset()
+    """Revisions that a running experiment compares; history keeps them."""
     refusals: tuple[Refusal, ...] = ()
     """What the apiserver refused for this spec."""
     namespace_terminating: bool = False

@@ -188,6 +188,6 @@ def choose(observed: Observed, made: RevisionRecord | None) -> Choice:
 
 def surplus(observed: Observed, keep: Sequence[RevisionRecord | None]) -> tuple[RevisionRecord, ...]:
     """Return the oldest revisions beyond `revisionHistoryLimit`; those to keep do not count as history."""
-    kept = {record.name for record in keep if record is not None}
+    kept = {record.name for record in keep if record is not None} | observed.revisions_in_use
     old = sorted((r for r in observed.revisions if r.name not in kept), key=lambda record: record.number)
     return tuple(old[: max(0, len(old) - observed.model.spec.revision_history_limit)])

@@ -154,6 +154,8 @@ class World:
     cleanup: JobObservation | None = None
     elsewhere: frozenset[str] = frozenset()
     namespace_terminating: bool = False
+    in_use: frozenset[str] = frozenset()
+    """Revisions that experiments compare."""
 
     def observed(self) -> Observed:
         """Return what a decision sees now."""
@@ -175,6 +177,7 @@ class World:
             other_children=tuple(sorted(self.others, key=lambda ref: (ref.kind, ref.name))),
             kinds=self.kinds,
             keys_elsewhere=self.elsewhere,
+            revisions_in_use=self.in_use,
             cleanup=self.cleanup,
             namespace_terminating=self.namespace_terminating,
         )

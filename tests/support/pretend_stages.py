@@ -26,6 +26,8 @@ class PretendStages:
         self.auc = auc
         self.groups = groups
         self.delay_seconds = delay_seconds
+        self.gain = 0.02
+        """How much better than control the second variant of an experiment is, beyond doubt."""
         self.failing: dict[str, list[Outcome]] = {}
         """Stage (kind) -> what its next Pods do instead of succeeding."""
         self.held: dict[str, set[str]] = {}
@@ -56,6 +58,7 @@ class PretendStages:
     def published(self, kind: str, key: str) -> Body:
         """Return the termination message of a stage that succeeded."""
         metrics = dict.fromkeys(("auc", "uauc", "ndcg@5", "map@5"), self.auc) if kind == "evaluate" else {}
+        metrics |= self._compared() if kind == "compare" else {}
         return {
             "kind": kind,
             "key": key,
@@ -64,6 +67,12 @@ class PretendStages:
             "metrics": metrics,
             "counts": {"groups": self.groups} if kind == "gate" else {},
         }
+
+    def _compared(self) -> dict[str, float]:
+        gain = self.gain
+        effect = {"": gain, "/lower": gain - 0.01, "/upper": gain + 0.01, "/p": 0.001}
+        numbers = {f"1/uauc/effect{name}": value for name, value in effect.items()}
+        return {"0/uauc": self.auc, "1/uauc": self.auc + gain, **numbers}
 
 
 def failed(exit_code: int, error: str = "", reason: str = "", *, kind: str = "dataset", key: str = "") -> Outcome:

@@ -471,6 +471,20 @@ class TestRevisions:
         assert world.status.latest_revision in world.revisions
         assert len(world.revisions) == 3  # serving, newest, and one of history
 
+    def test_history_keeps_what_an_experiment_compares(self) -> None:
+        world = World()
+        world.edit({"revisionHistoryLimit": 0})
+        for steps in (1, 2, 3):
+            world.edit({"serving": {"revision": None}, "adapter": {"steps": steps}})
+            world.run()
+            if steps == 1:
+                compared = next(iter(world.revisions))
+                world.in_use = frozenset({compared})
+        assert compared in world.revisions
+        world.in_use = frozenset()
+        world.step()
+        assert compared not in world.revisions
+
     def test_numbers_count_up(self) -> None:
         world = World()
         for steps in (1, 2, 3):

@@ -22,6 +22,7 @@
   Stages of an experiment
     score     one variant on the rows that all are compared on
     compare   the variants' scores measured and set against control (its comparison/)
+    analysis/ the statistics of a comparison on real users; no stage calls it yet
 
   Training the language model, bottom up
     interactions    one split's rows as arrays;  timelines: each user's, in time order

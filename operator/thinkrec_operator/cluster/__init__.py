@@ -4,8 +4,8 @@
     handlers       what is listened to: the table of contents
     stateless      keeps Kopf from comparing what it watches
     runtime        the process: first list, workers, watches, end;  config: its environment variables
-    workqueue      which model is due, at most once, with back-off and later visits
-    controller     one visit: observe, decide, apply
+    workqueue      which model, or experiment, is due, at most once, with back-off and later visits
+    worker         the loop over a queue;  controller: one visit of a model;  experiments: one of an experiment
     view           what is known of the cluster;  objects: bodies, packed;  resources: kinds and addresses;
                    listed: items of a LIST, read as far as needed
     observe        view -> Observed, with jobs, pods, serving and progress as its parts

@@ -14,6 +14,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from thinkrec_crds import group
+from thinkrec_crds.experiment import ThinkRecExperiment
+from thinkrec_crds.experiment_status import ExperimentStatus
 from thinkrec_crds.group import FINALIZER
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_crds.model_status import ModelStatus
@@ -29,10 +31,13 @@ from thinkrec_operator.cluster.refusals import Refusals
 from thinkrec_operator.cluster.resources import Resource
 from thinkrec_operator.cluster.view import View
 from thinkrec_operator.cluster.workqueue import Key
+from thinkrec_operator.experiments.reconcile import ExperimentPlan
 from thinkrec_operator.manifests import render
 from thinkrec_operator.manifests.common import Manifest
 from thinkrec_operator.manifests.revision import controller_revision
 from thinkrec_operator.plan import Child, ControllerRevisionChild, Deletion, Event, Plan
+
+Owned = ThinkRecModel | ThinkRecExperiment
 
 _CREATED_ONCE: Final = frozenset(
     {resources.JOB.kind, resources.JOB_SET.kind, resources.TRAIN_JOB.kind, resources.CONFIG_MAP.kind}
@@ -72,13 +77,14 @@ class Applier:
     def __init__(self, api: Api, view: View, *, refusals: Refusals, echo: Echo) -> None:
         """Write through `api`, read back through `view`; `echo` awaits each write in the watches."""
         self._api = api
+        self._owners = view.scope.owner
         self._echo = echo
         self._settled: dict[str, tuple[int, str]] = {}
         self._handed_over: set[str] = set()
         self._view = view
         self._refusals = refusals
 
-    async def children(self, key: Key, model: ThinkRecModel, plan: Plan) -> Outcome:
+    async def children(self, key: Key, model: Owned, plan: Plan | ExperimentPlan) -> Outcome:
         """Bring the children to the plan; raise ApiError where nothing of it may be told yet."""
         deleted = [await self._delete(key, deletion) for deletion in plan.deletions]
         if plan.finalizer is True:
@@ -87,13 +93,13 @@ class Applier:
         return replace(found, changed=found.changed or any(deleted))
 
     async def tell(
-        self, key: Key, model: ThinkRecModel, *, events: Iterable[Event], status: ModelStatus, now: datetime
+        self, key: Key, model: Owned, *, events: Iterable[Event], status: ModelStatus | ExperimentStatus, now: datetime
     ) -> None:
         """Write events, then the status; `model` is as the last status left it."""
         await self._events(key, model, events, now)
         await self._status(key, model, status)
 
-    async def release(self, key: Key, model: ThinkRecModel) -> None:
+    async def release(self, key: Key, model: Owned) -> None:
         """Let a model go that is being deleted."""
         await self._finalizer(key, model, present=False)
 
@@ -111,7 +117,7 @@ class Applier:
         self._view.forget(key, resource.kind, deletion.name)
         return True
 
-    async def _children(self, key: Key, model: ThinkRecModel, children: Iterable[Child]) -> Outcome:
+    async def _children(self, key: Key, model: Owned, children: Iterable[Child]) -> Outcome:
         wanted: list[tuple[Resource, dict[str, Any]]] = []
         for child in children:
             manifest = self._rendered(key, child)
@@ -135,7 +141,7 @@ class Applier:
             return controller_revision(child, written=known.body["data"] if known is not None else None)
         return render(child)
 
-    def _is_there(self, key: Key, model: ThinkRecModel, resource: Resource, manifest: Mapping[str, Any]) -> bool:
+    def _is_there(self, key: Key, model: Owned, resource: Resource, manifest: Mapping[str, Any]) -> bool:
         children, slot = self._view.children(key), (resource.kind, manifest["metadata"]["name"])
         job = children.jobs.get(slot)
         if job is not None:
@@ -147,7 +153,7 @@ class Applier:
             return True
         return covers(record.body, {name: part for name, part in manifest.items() if name not in _TYPE})
 
-    async def _write(self, key: Key, model: ThinkRecModel, resource: Resource, manifest: Mapping[str, Any]) -> Outcome:
+    async def _write(self, key: Key, model: Owned, resource: Resource, manifest: Mapping[str, Any]) -> Outcome:
         try:
             await self._check_ownership(key, model, resource, manifest)
             await self._leave_replicas(key, resource, manifest)
@@ -180,9 +186,7 @@ class Applier:
                     raise
         return await self._api.apply(resource, manifest)
 
-    async def _check_ownership(
-        self, key: Key, model: ThinkRecModel, resource: Resource, manifest: Mapping[str, Any]
-    ) -> None:
+    async def _check_ownership(self, key: Key, model: Owned, resource: Resource, manifest: Mapping[str, Any]) -> None:
         """Refuse to take over an object that somebody else made under the name of a child."""
         name = manifest["metadata"]["name"]
         if resource.kind in _CREATED_ONCE or (resource.kind, name) in self._view.children(key).objects:
@@ -215,7 +219,7 @@ class Applier:
         if self._view.put(resource, body) is not None:  # else the watch was faster than the answer
             self._echo.expect(resource, header(body))
 
-    async def _events(self, key: Key, model: ThinkRecModel, events: Iterable[Event], now: datetime) -> None:
+    async def _events(self, key: Key, model: Owned, events: Iterable[Event], now: datetime) -> None:
         for event in events:
             manifest = event_manifest(model, event, now)
             try:
@@ -224,18 +228,18 @@ class Applier:
                 if not (error.conflict or error.refused):  # told before a crash, or nobody may tell anything here
                     raise
 
-    async def _status(self, key: Key, model: ThinkRecModel, status: ModelStatus) -> None:
+    async def _status(self, key: Key, model: Owned, status: ModelStatus | ExperimentStatus) -> None:
         if status == model.status:
             return
         manifest = {
             "apiVersion": group.API_VERSION,
-            "kind": group.MODEL_KIND,
+            "kind": model.kind,
             "metadata": {"name": key[1], "namespace": key[0], "uid": model.metadata.uid},
             "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
         }
-        self._take(resources.MODEL, await self._api.apply_status(resources.MODEL, manifest))
+        self._take(self._owners, await self._api.apply_status(self._owners, manifest))
 
-    async def _finalizer(self, key: Key, model: ThinkRecModel, *, present: bool) -> None:
+    async def _finalizer(self, key: Key, model: Owned, *, present: bool) -> None:
         record = self._view.model(key)
         if record is None or record.uid != model.metadata.uid:
             return

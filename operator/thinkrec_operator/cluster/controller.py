@@ -1,23 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loop of one worker: take a key, observe, decide, apply, and note when to look again."""
+"""What a worker does for a model: observe, decide, apply, and note when to look again."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from thinkrec_crds.group import FINALIZER, LABEL_STAGE_KEY
+from thinkrec_crds.group import FINALIZER
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_operator.cluster import resources
 from thinkrec_operator.cluster.api import Api
 from thinkrec_operator.cluster.apply import Applier, Outcome
-from thinkrec_operator.cluster.errors import ApiError
-from thinkrec_operator.cluster.jobs import JobRecord
-from thinkrec_operator.cluster.listed import read_item
 from thinkrec_operator.cluster.metrics import Metrics
 from thinkrec_operator.cluster.objects import ObjectRecord, Unreadable, parsed_model
 from thinkrec_operator.cluster.observe import lost_jobs, observe
@@ -26,6 +21,7 @@ from thinkrec_operator.cluster.refusals import Refusals
 from thinkrec_operator.cluster.resources import MODEL
 from thinkrec_operator.cluster.unreadable import unreadable_status
 from thinkrec_operator.cluster.view import View
+from thinkrec_operator.cluster.worker import Worker
 from thinkrec_operator.cluster.workqueue import Key, WorkQueue
 from thinkrec_operator.observed import Observed, Settings
 from thinkrec_operator.plan import Event, Plan
@@ -52,6 +48,10 @@ class Parts:
     kinds: Callable[[], frozenset[str]]
     """Optional kinds that the cluster knows."""
     clock: Callable[[], datetime]
+    after: Callable[[Key], None] = lambda key: None
+    """Told when a model was visited, or is gone: experiments look at it again."""
+    in_use: Callable[[Key], frozenset[str]] = lambda key: frozenset()
+    """Revisions of a model that experiments compare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,37 +63,20 @@ class _Decided:
     """Whether another decision may find more to do."""
 
 
-class Controller:
-    """Reconciles models from the queue; several workers may share one."""
+class Controller(Worker):
+    """Reconciles models from the queue."""
 
     def __init__(self, parts: Parts) -> None:
         """Use these parts."""
+        super().__init__(parts.api, parts.view, parts.queue, parts.metrics)
         self._parts = parts
 
-    async def work(self) -> None:
-        """Take keys for ever; a failure of one is told and comes back later, and hurts no other."""
-        queue = self._parts.queue
-        while True:
-            key = await queue.get()
-            try:
-                await self._visit(key)
-            finally:
-                queue.done(key)
-            await asyncio.sleep(0)  # a visit that calls nobody gives no turn to watches and probes by itself
-
-    async def _visit(self, key: Key) -> None:
-        metrics, start = self._parts.metrics, time.perf_counter()
-        result = "error"
+    async def reconcile(self, key: Key) -> str:
+        """Decide about a model until nothing is left to do now, and write one status."""
         try:
-            result = await self._reconcile(key)
-        except ApiError as error:
-            result = await self._failed(key, error)
-        except Exception:  # a defect in one model's path must neither stop the worker nor be lost
-            wait = self._parts.queue.retry(key)
-            _log.exception("%s/%s: unexpected; again in %.1f s", *key, wait)
+            return await self._reconcile(key)
         finally:
-            metrics.reconciles.labels(result).inc()
-            metrics.reconcile_duration.observe(time.perf_counter() - start)
+            self._parts.after(key)  # also of a visit that failed: it may have made a revision before
 
     async def _reconcile(self, key: Key) -> str:
         parts = self._parts
@@ -163,6 +146,7 @@ class Controller:
             kinds=parts.kinds(),
             refusals=parts.refusals,
             progress=parts.progress.newest,
+            in_use=parts.in_use(key),
         )
 
     async def _unreadable(self, key: Key, record: ObjectRecord, model: Unreadable) -> str:
@@ -188,33 +172,9 @@ class Controller:
         """Delete Jobs whose results nobody can name any more; the stage finds its artifact and ends at once."""
         lost = False
         for job in tuple(lost_jobs(self._parts.view, key, observed)):
-            await self._list_pods(key, job)
+            await self.list_pods(key, job)
             if any(found.uid == job.uid for found in lost_jobs(self._parts.view, key, observed)):
                 _log.warning("%s/%s: Job %s succeeded, but its Pods are gone; it runs again", *key, job.name)
                 await self._parts.api.delete(resources.BY_KIND[job.kind], key[0], job.name, uid=job.uid)
                 lost = True
         return lost
-
-    async def _list_pods(self, key: Key, job: JobRecord) -> None:
-        """Ask the apiserver itself: the watch of Pods may be behind the watch of Jobs."""
-        selector = f"{resources.OURS},{LABEL_STAGE_KEY}={job.key}"
-        async for page in self._parts.api.pages(resources.POD, key[0], selector=selector):
-            for item in page.items:
-                self._parts.view.put(resources.POD, read_item(item))
-
-    async def _failed(self, key: Key, error: ApiError) -> str:
-        wait = self._parts.queue.retry(key, after=error.retry_after)
-        if error.conflict or error.not_found or error.status == 422:
-            await self._look_again(key)
-        level = logging.INFO if error.conflict else logging.WARNING
-        _log.log(level, "%s/%s: %s; again in %.1f s", *key, error, wait)
-        return "conflict" if error.conflict else "api-error"
-
-    async def _look_again(self, key: Key) -> None:
-        """Read the model anew where somebody else was faster, or where it is gone."""
-        record = self._parts.view.model(key)
-        try:
-            self._parts.view.put(MODEL, await self._parts.api.get(MODEL, *key))
-        except ApiError as error:
-            if error.not_found and record is not None:
-                self._parts.view.remove(MODEL, record.body)

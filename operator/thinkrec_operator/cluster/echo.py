@@ -21,7 +21,7 @@ PATIENCE_SECONDS: Final = 90.0
 """Longer than Kopf needs to notice a stalled stream (70 s) and to resume it."""
 _MAX_EXPECTED: Final = 20_000
 
-_WATCHED: Final = (resources.MODEL, *resources.WATCHED, resources.JOB_SET, resources.TRAIN_JOB)
+_WATCHED: Final = (resources.MODEL, resources.EXPERIMENT, *resources.WATCHED, resources.JOB_SET, resources.TRAIN_JOB)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,14 @@ from datetime import datetime
 from typing import Any
 
 from thinkrec_crds import group
+from thinkrec_crds.experiment import ThinkRecExperiment
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_operator.names import short_hash
 from thinkrec_operator.plan import Event
 
 
-def event_manifest(model: ThinkRecModel, event: Event, now: datetime) -> dict[str, Any]:
-    """Return the Event about a model."""
+def event_manifest(model: ThinkRecModel | ThinkRecExperiment, event: Event, now: datetime) -> dict[str, Any]:
+    """Return the Event about a model or an experiment."""
     meta, moment = model.metadata, now.isoformat(timespec="seconds").replace("+00:00", "Z")
     identity = "\0".join((meta.uid, meta.resource_version, event.type, event.reason, event.message))
     return {
@@ -26,7 +27,7 @@ def event_manifest(model: ThinkRecModel, event: Event, now: datetime) -> dict[st
         "metadata": {"name": f"{meta.name}.{short_hash(identity, 16)}", "namespace": meta.namespace},
         "involvedObject": {
             "apiVersion": group.API_VERSION,
-            "kind": group.MODEL_KIND,
+            "kind": model.kind,
             "name": meta.name,
             "namespace": meta.namespace,
             "uid": meta.uid,

@@ -4,7 +4,8 @@
 | kind                  | selected by                              | what follows                                    |
 |-----------------------|------------------------------------------|-------------------------------------------------|
 | ThinkRecModel         | namespace                                | the model is reconciled                         |
-| Job, Pod, Deployment  | app.kubernetes.io/managed-by (server)    | the model in its label thinkrec.io/model is     |
+| ThinkRecExperiment    | namespace                                | the experiment is reconciled                    |
+| Job, Pod, Deployment  | app.kubernetes.io/managed-by (server)    | the model, or experiment, that its label names  |
 | JobSet, TrainJob      | the same, where the kind is installed    | the same                                        |
 | Workload (Kueue)      | where installed                          | the model whose Job it queues is                |
 
@@ -32,27 +33,40 @@ from thinkrec_operator.cluster.workqueue import WorkQueue
 
 
 @dataclass(frozen=True, slots=True)
-class Sink:
-    """Where events go."""
+class Lane:
+    """What is known of one scope, and what of it is due."""
 
     view: View
     queue: WorkQueue
-    echo: Echo
 
-    def take(self, resource: Resource, type_: str | None, body: dict[str, Any]) -> None:
-        """Take in one event of a watch and make the model it belongs to due."""
-        self.echo.heard(resource, header(body))
-        gone = type_ == "DELETED"
+    def take(self, resource: Resource, body: dict[str, Any], *, gone: bool) -> None:
+        """Take in an object, or its end, and make the owner it belongs to due."""
         key = self.view.remove(resource, body) if gone else self.view.put(resource, body)
         if key is not None:
             self.queue.add(key)
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """Where events go."""
+
+    lanes: tuple[Lane, ...]
+    echo: Echo
+
+    def take(self, resource: Resource, type_: str | None, body: dict[str, Any]) -> None:
+        """Hand one event of a watch to every lane that it may belong to."""
+        self.echo.heard(resource, header(body))
+        for lane in self.lanes:
+            if lane.view.scope.covers(resource):
+                lane.take(resource, body, gone=type_ == "DELETED")
 
 
 def build(sink: Sink, credentials: Credentials, listing: Listing, kinds: frozenset[str]) -> kopf.OperatorRegistry:
     """Return the registry with every handler; `kinds` are the optional kinds that are installed."""
     registry = kopf.OperatorRegistry()
     optional = tuple(resource for resource in resources.OPTIONAL if resource.kind in kinds)
-    for resource in (resources.MODEL, *resources.WATCHED, *optional):
+    owners = (lane.view.scope.owner for lane in sink.lanes)
+    for resource in (*owners, *resources.WATCHED, *optional):
         kopf.on.event(resource.group, resource.version, resource.plural, registry=registry, id=resource.plural)(
             _listener(sink, resource)
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import aiohttp
@@ -22,7 +22,7 @@ from thinkrec_operator.cluster.resync import Resync
 from thinkrec_operator.cluster.workqueue import Key
 
 RETRY_SECONDS: Final = 2.0
-_KINDS: Final = (resources.MODEL, *resources.WATCHED, *resources.OPTIONAL)
+_KINDS: Final = (resources.MODEL, resources.EXPERIMENT, *resources.WATCHED, *resources.OPTIONAL)
 _NAMESPACE: Final = "default"
 """One name in one namespace is the cheapest list there is; whether the namespace exists does not matter."""
 _NOBODY: Final = "thinkrec-lists-nothing"
@@ -33,10 +33,9 @@ _log = logging.getLogger(__name__)
 class Listing:
     """A middleware of Kopf's HTTP session."""
 
-    def __init__(self, resync: Resync, due: Callable[[Key], None]) -> None:
-        """List through `resync`; make models due for which something changed."""
-        self._resync = resync
-        self._due = due
+    def __init__(self, lanes: Sequence[tuple[Resync, Callable[[Key], None]]]) -> None:
+        """List through each of these; make due there what something changed for."""
+        self._lanes = lanes
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(
@@ -46,7 +45,9 @@ class Listing:
         target = listed_kind(request)
         if target is None:
             return await handler(request)
-        position = self._resync.take_position(*target)
+        # The earliest of them: what one lane knows already is nothing new to it.
+        taken = [at for resync, _ in self._lanes if (at := resync.take_position(*target)) is not None]
+        position = min(taken, default=None)
         if position is not None:
             ask_for_nothing(request, at=position)
             response = await handler(request)
@@ -57,9 +58,9 @@ class Listing:
         response = await handler(request)
         if response.status == 200:
             # After the answer: what changes from now on comes through the watch that begins at its version.
-            task = asyncio.create_task(self._resume(*target), name=f"list-{target[0].plural}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            for resync, due in self._lanes:
+                if resync.covers(target[0]):
+                    self._start(resync, due, target)
         return response
 
     async def close(self) -> None:
@@ -68,16 +69,22 @@ class Listing:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _resume(self, resource: Resource, namespace: str | None) -> None:
-        while True:
-            try:
-                changed = await self._resync.resume(resource, namespace)
-                break
-            except ApiError as error:
-                _log.warning("cannot list %s: %s; again in %.0f s", resource.plural, error, RETRY_SECONDS)
-                await asyncio.sleep(error.retry_after or RETRY_SECONDS)
-        for key in changed:
-            self._due(key)
+    def _start(self, resync: Resync, due: Callable[[Key], None], target: tuple[Resource, str | None]) -> None:
+        task = asyncio.create_task(_resume(resync, due, *target), name=f"list-{target[0].plural}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _resume(resync: Resync, due: Callable[[Key], None], resource: Resource, namespace: str | None) -> None:
+    while True:
+        try:
+            changed = await resync.resume(resource, namespace)
+            break
+        except ApiError as error:
+            _log.warning("cannot list %s: %s; again in %.0f s", resource.plural, error, RETRY_SECONDS)
+            await asyncio.sleep(error.retry_after or RETRY_SECONDS)
+    for key in changed:
+        due(key)
 
 
 def listed_kind(request: aiohttp.ClientRequest) -> tuple[Resource, str | None] | None:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from thinkrec_crds import group
+from thinkrec_crds.experiment import ThinkRecExperiment
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_operator.cluster import resources
 from thinkrec_operator.cluster.jobs import owner_uid
@@ -158,6 +159,7 @@ class Unreadable:
     uid: str
     generation: int
     message: str
+    kind: str = group.MODEL_KIND
 
 
 @lru_cache(maxsize=_PARSED)
@@ -166,11 +168,24 @@ def parsed_model(record: ObjectRecord) -> ThinkRecModel | Unreadable:
     try:
         return ThinkRecModel.model_validate_json(record.text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        meta = record.body["metadata"]
-        message = f"`{where}`: {first['msg']}; the CRD in the cluster and this operator differ in version"
-        return Unreadable(meta["namespace"], record.name, record.uid, meta.get("generation", 0), message)
+        return _unreadable(record, error)
+
+
+@lru_cache(maxsize=_PARSED)
+def parsed_experiment(record: ObjectRecord) -> ThinkRecExperiment | Unreadable:
+    """Return an experiment's body as a value, or what is wrong with it."""
+    try:
+        return ThinkRecExperiment.model_validate_json(record.text)
+    except ValidationError as error:
+        return _unreadable(record, error)
+
+
+def _unreadable(record: ObjectRecord, error: ValidationError) -> Unreadable:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    meta = record.body["metadata"]
+    message = f"`{where}`: {first['msg']}; the CRD in the cluster and this operator differ in version"
+    return Unreadable(meta["namespace"], record.name, record.uid, meta.get("generation", 0), message, record.kind)
 
 
 @lru_cache(maxsize=_PARSED)

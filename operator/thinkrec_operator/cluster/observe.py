@@ -46,11 +46,12 @@ def observe(
     kinds: frozenset[str] = frozenset(),
     refusals: Refusals | None = None,
     progress: Mapping[str, Progress] | None = None,
+    in_use: frozenset[str] = frozenset(),
 ) -> Observed:
     """Return everything that a decision about this model depends on; `progress` is by uid of the Job."""
     children = view.children(key)
     uid = model.metadata.uid
-    work, cleanup = _jobs(view, key, children, uid, progress or {})
+    work, cleanup = observe_jobs(view, key, uid, progress or {})
     own = [record for record in children.objects.values() if record.owner in ("", uid) and not record.deleting]
     leaving = model.metadata.deletion_timestamp is not None and FINALIZER in model.metadata.finalizers
     return Observed(
@@ -60,11 +61,12 @@ def observe(
         jobs=work,
         completed=children.told(),
         config_maps=tuple(sorted(r.name for r in own if r.kind == resources.CONFIG_MAP.kind and _is_stage(r))),
-        revisions=tuple(_revisions(own)),
+        revisions=revisions_of(view, key, uid),
         serving=_deployment(own, children, child_name(key[1], "serving"), f"http://{key[1]}.{key[0]}.svc"),
         gateway=_deployment(own, children, child_name(key[1], "gateway"), None),
         other_children=tuple(ChildRef(r.kind, r.name) for r in own if r.kind not in _NAMED_ELSEWHERE),
         kinds=kinds,
+        revisions_in_use=in_use,
         refusals=refusals.of(key) if refusals else (),
         namespace_terminating=refusals is not None and refusals.is_terminating(key, uid),
         keys_elsewhere=frozenset(keys_elsewhere(view, key, model)) if leaving else frozenset(),
@@ -80,10 +82,11 @@ def lost_jobs(view: View, key: Key, observed: Observed) -> Iterator[JobRecord]:
             yield job
 
 
-def _jobs(
-    view: View, key: Key, children: Children, uid: str, progress: Mapping[str, Progress]
+def observe_jobs(
+    view: View, key: Key, uid: str, progress: Mapping[str, Progress]
 ) -> tuple[tuple[JobObservation, ...], JobObservation | None]:
-    work, cleanup = [], None
+    """Return the Jobs of an owner's stages, and the one that cleans up after it."""
+    children, work, cleanup = view.children(key), [], None
     for job in sorted(children.jobs.values(), key=lambda found: (found.kind, found.name)):
         seen = observe_job(
             job,
@@ -103,10 +106,14 @@ def _is_stage(record: ObjectRecord) -> bool:
     return record.component == "training"
 
 
-def _revisions(own: list[ObjectRecord]) -> Iterator[RevisionRecord]:
-    for record in own:
-        if record.kind == resources.CONTROLLER_REVISION.kind and (found := parsed_revision(record)) is not None:
-            yield found
+def revisions_of(view: View, key: Key, uid: str) -> tuple[RevisionRecord, ...]:
+    """Return the revisions of a model that can be read."""
+    records = (
+        record
+        for record in view.children(key).objects.values()
+        if record.kind == resources.CONTROLLER_REVISION.kind and record.owner in ("", uid) and not record.deleting
+    )
+    return tuple(found for record in records if (found := parsed_revision(record)) is not None)
 
 
 def _deployment(own: list[ObjectRecord], children: Children, name: str, url: str | None) -> ServingObservation | None:

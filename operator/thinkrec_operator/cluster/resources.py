@@ -49,6 +49,7 @@ class Resource:
 
 
 MODEL: Final = Resource(group.MODEL_KIND, group.MODEL_PLURAL, group.API_VERSION)
+EXPERIMENT: Final = Resource(group.EXPERIMENT_KIND, group.EXPERIMENT_PLURAL, group.API_VERSION)
 JOB: Final = Resource("Job", "jobs", "batch/v1")
 POD: Final = Resource("Pod", "pods", "v1")
 DEPLOYMENT: Final = Resource("Deployment", "deployments", "apps/v1")
@@ -70,5 +71,29 @@ OPTIONAL: Final = (JOB_SET, TRAIN_JOB, WORKLOAD)
 """Kinds of other projects, watched where they are installed."""
 
 BY_KIND: Final = MappingProxyType(
-    {resource.kind: resource for resource in (MODEL, *WATCHED, *LISTED, *OPTIONAL, EVENT)}
+    {resource.kind: resource for resource in (MODEL, EXPERIMENT, *WATCHED, *LISTED, *OPTIONAL, EVENT)}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One kind of ours with the kinds of its children: what one view holds and one controller decides about."""
+
+    owner: Resource
+    label: str
+    """Label of a child that names its owner."""
+    watched: tuple[Resource, ...]
+    listed: tuple[Resource, ...]
+    optional: tuple[Resource, ...] = ()
+    selector: str = OURS
+    """Of its children."""
+
+    def covers(self, resource: Resource) -> bool:
+        """Return whether objects of this kind belong here."""
+        return resource is self.owner or resource in (*self.watched, *self.listed, *self.optional)
+
+
+MODELS: Final = Scope(MODEL, group.LABEL_MODEL, WATCHED, LISTED, OPTIONAL)
+EXPERIMENTS: Final = Scope(
+    EXPERIMENT, group.LABEL_EXPERIMENT, (JOB, POD), (CONFIG_MAP,), selector=f"{OURS},{group.LABEL_EXPERIMENT}"
 )

@@ -55,14 +55,15 @@ class Resync:
         What was found before a call failed is kept and returned by the next run: the view has it already.
         """
         self.kinds, self.denied = await self._installed(), frozenset()
-        optional = tuple(resource for resource in resources.OPTIONAL if resource.kind in self.kinds)
+        optional = tuple(resource for resource in self._view.scope.optional if resource.kind in self.kinds)
         turns = asyncio.Semaphore(_AT_ONCE)
 
         async def in_turn(resource: Resource) -> None:
             async with turns:
                 await self._list(resource)
 
-        wanted = (*resources.LISTED, *resources.WATCHED, *optional, resources.MODEL)
+        scope = self._view.scope
+        wanted = (*scope.listed, *scope.watched, *optional, scope.owner)
         ended = await asyncio.gather(*(in_turn(resource) for resource in wanted), return_exceptions=True)
         for outcome in ended:
             if isinstance(outcome, BaseException):
@@ -82,6 +83,10 @@ class Resync:
         changed: set[Key] = set()
         await self._list_in(resource, namespace, changed, note)
         return changed
+
+    def covers(self, resource: Resource) -> bool:
+        """Return whether this kind is listed here."""
+        return self._view.scope.covers(resource)
 
     def take_position(self, resource: Resource, namespace: str | None) -> int | None:
         """Return, once, the resource version that the first list of a kind stands at: a watch may go on from there."""
@@ -108,7 +113,8 @@ class Resync:
     async def _list_in(self, resource: Resource, namespace: str | None, changed: set[Key], note: _Note) -> int:
         """List one kind; return the resource version of the list."""
         # The caller's own models and Kueue's Workloads carry no label of ours.
-        selector = "" if resource in (resources.MODEL, resources.WORKLOAD) else OURS
+        scope = self._view.scope
+        selector = "" if resource in (scope.owner, resources.WORKLOAD) else scope.selector
         present: dict[tuple[str, str], str] = {}
         upto = 0
         async for page in self._api.pages(resource, namespace, selector=selector):
@@ -119,7 +125,8 @@ class Resync:
                     changed.add(key)
                 note(resource, head, key is not None)
         changed |= self._view.retain(resource, present, upto, namespace)
-        self._echo.forget_absent(resource, frozenset(present.values()), namespace)
+        if selector in ("", OURS):  # a list of a part says nothing about what else the watch owes
+            self._echo.forget_absent(resource, frozenset(present.values()), namespace)
         return upto
 
     def _taken(self, resource: Resource, items: Iterable[Raw]) -> Iterable[tuple[Header, Key | None]]:
@@ -141,7 +148,7 @@ class Resync:
 
     async def _installed(self) -> frozenset[str]:
         found = set()
-        for resource in resources.OPTIONAL:
+        for resource in self._view.scope.optional:
             if await self._api.serves(resource):
                 found.add(resource.kind)
         if found != self.kinds:

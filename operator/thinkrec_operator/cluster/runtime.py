@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 import kopf
 
+from thinkrec_crds import group
 from thinkrec_operator.cluster import credentials, handlers, resources
 from thinkrec_operator.cluster.api import Api
 from thinkrec_operator.cluster.apply import Applier
@@ -22,6 +23,7 @@ from thinkrec_operator.cluster.config import OperatorConfig
 from thinkrec_operator.cluster.controller import Controller, Parts
 from thinkrec_operator.cluster.echo import Echo
 from thinkrec_operator.cluster.errors import ApiError
+from thinkrec_operator.cluster.experiments import ExperimentController, ExperimentParts
 from thinkrec_operator.cluster.health import Health, measure_lag, serving
 from thinkrec_operator.cluster.listing import Listing
 from thinkrec_operator.cluster.metrics import Metrics
@@ -33,6 +35,7 @@ from thinkrec_operator.cluster.workqueue import WorkQueue
 
 FIRST_LIST_SECONDS = 2.0
 """Pause between tries of the first list, while the apiserver or the CRDs are not there yet."""
+EXPERIMENT_WORKERS = 2
 DRAIN_SECONDS = 20.0
 """Time that writes at work get to end."""
 
@@ -47,12 +50,13 @@ class Operator:
         self._config = config
         self._clock = clock
         self._metrics = Metrics()
-        self._view = View()
-        self._queue = WorkQueue()
-        self._refusals = Refusals()
+        self._models = handlers.Lane(View(resources.MODELS), WorkQueue())
+        self._experiments = handlers.Lane(View(resources.EXPERIMENTS), WorkQueue())
+        self._lanes: tuple[handlers.Lane, ...] = (self._models, self._experiments)
+        self._refusals = {lane.view.scope.owner.kind: Refusals() for lane in self._lanes}
         self._echo = Echo(self._metrics, time.monotonic)
         self._health = Health(self._echo)
-        self._metrics.queue_depth.set_function(lambda: len(self._queue))
+        self._metrics.queue_depth.set_function(lambda: sum(len(lane.queue) for lane in self._lanes))
 
     async def run(self) -> None:
         """Work until SIGTERM; raise what ended a watch, so that the process ends and Kubernetes starts it again."""
@@ -64,43 +68,95 @@ class Operator:
             await stack.enter_async_context(
                 serving(self._health, self._metrics, health_port=config.health_port, metrics_port=config.metrics_port)
             )
-            resync = Resync(api, self._view, config.namespaces, self._echo)
-            await self._first_list(resync)
-            controller = Controller(self._parts(api, resync))
-            tasks = [asyncio.create_task(controller.work(), name=f"worker-{n}") for n in range(config.workers)]
-            tasks.append(asyncio.create_task(self._resync_for_ever(resync), name="resync"))
+            served = await self._knows_experiments(api)
+            self._lanes = (self._models, self._experiments) if served else (self._models,)
+            resyncs = [Resync(api, lane.view, config.namespaces, self._echo) for lane in self._lanes]
+            await self._first_list(resyncs)
+            tasks = self._workers(api, resyncs[0])
+            tasks.append(asyncio.create_task(self._resync_for_ever(api, resyncs), name="resync"))
             tasks.append(asyncio.create_task(measure_lag(self._metrics), name="lag"))
             self._health.ready = True
-            listing = Listing(resync, self._queue.add)
+            due = [(resync, lane.queue.add) for resync, lane in zip(resyncs, self._lanes, strict=True)]
+            listing = Listing(due)
             stack.push_async_callback(listing.close)
-            sink = handlers.Sink(self._view, self._queue, self._echo)
-            registry = handlers.build(sink, proof, listing, resync.kinds)
+            registry = handlers.build(handlers.Sink(self._lanes, self._echo), proof, listing, resyncs[0].kinds)
             try:
-                await self._watch(registry, tasks, resync.denied)
+                await self._watch(registry, tasks, _denied(resyncs))
             finally:
                 await self._drain(tasks)
 
-    def _parts(self, api: Api, resync: Resync) -> Parts:
-        config = self._config
+    async def _knows_experiments(self, api: Api) -> bool:
+        """Return whether the apiserver serves experiments; where it does not, models are worked on all the same."""
+        while True:
+            try:
+                served = await api.serves(resources.EXPERIMENT)
+                break
+            except ApiError as error:
+                wait = error.retry_after or FIRST_LIST_SECONDS
+                _log.warning("cannot ask for the known kinds yet: %s; again in %.0f s", error, wait)
+                await asyncio.sleep(wait)
+        if not served:
+            name = f"{group.EXPERIMENT_PLURAL}.{group.GROUP}"
+            _log.warning("the CRD %s is not installed: experiments are left out until it is", name)
+        return served
+
+    def _workers(self, api: Api, resync: Resync) -> list[asyncio.Task[None]]:
+        experiments = ExperimentController(self._experiment_parts(api))
+        models = Controller(self._parts(api, resync, experiments))
+        names = [("worker", models)] * self._config.workers + [("experiments", experiments)] * EXPERIMENT_WORKERS
+        return [
+            asyncio.create_task(worker.work(), name=f"{name}-{number}") for number, (name, worker) in enumerate(names)
+        ]
+
+    def _parts(self, api: Api, resync: Resync, experiments: ExperimentController) -> Parts:
+        lane = self._models
         return Parts(
             api=api,
-            view=self._view,
-            queue=self._queue,
-            applier=Applier(api, self._view, refusals=self._refusals, echo=self._echo),
-            refusals=self._refusals,
-            progress=ProgressReader(api, period=config.progress_period_seconds, clock=time.monotonic),
+            view=lane.view,
+            queue=lane.queue,
+            applier=self._applier(api, lane),
+            refusals=self._refusals_of(lane),
+            progress=self._progress(api),
             metrics=self._metrics,
-            settings=config.settings,
+            settings=self._config.settings,
             kinds=lambda: resync.kinds,
+            clock=self._clock,
+            after=experiments.model_changed,
+            in_use=experiments.revisions_in_use,
+        )
+
+    def _experiment_parts(self, api: Api) -> ExperimentParts:
+        lane = self._experiments
+        return ExperimentParts(
+            api=api,
+            view=lane.view,
+            models=self._models.view,
+            queue=lane.queue,
+            applier=self._applier(api, lane),
+            refusals=self._refusals_of(lane),
+            progress=self._progress(api),
+            metrics=self._metrics,
+            settings=self._config.settings,
             clock=self._clock,
         )
 
-    async def _first_list(self, resync: Resync) -> None:
+    def _applier(self, api: Api, lane: handlers.Lane) -> Applier:
+        return Applier(api, lane.view, refusals=self._refusals_of(lane), echo=self._echo)
+
+    def _refusals_of(self, lane: handlers.Lane) -> Refusals:
+        return self._refusals[lane.view.scope.owner.kind]
+
+    def _progress(self, api: Api) -> ProgressReader:
+        return ProgressReader(api, period=self._config.progress_period_seconds, clock=time.monotonic)
+
+    async def _first_list(self, resyncs: list[Resync]) -> None:
         """List everything before the first decision: one made on half a view would create what is there already."""
-        start = time.monotonic()
+        start, todo = time.monotonic(), list(resyncs)
         while True:
             try:
-                await resync.run()
+                while todo:  # what is listed once is not listed again: news of it would be awaited in watches
+                    await todo[0].run()
+                    del todo[0]
                 break
             except ApiError as error:
                 hint = ""
@@ -109,29 +165,39 @@ class Operator:
                 wait = error.retry_after or FIRST_LIST_SECONDS
                 _log.warning("cannot list yet: %s%s; again in %.0f s", error, hint, wait)
                 await asyncio.sleep(wait)
-        for key, record in self._view.models():
-            busy = any(not job.finished for job in self._view.children(key).jobs.values())
-            self._queue.add(key, last=record.settled and not busy)
+        for lane in self._lanes:
+            for key, record in lane.view.models():
+                busy = any(not job.finished for job in lane.view.children(key).jobs.values())
+                lane.queue.add(key, last=record.settled and not busy)
         gc.collect()
         gc.freeze()  # what was listed stays: looking through it again and again would be most of the collector's work
-        _log.info("listed %d models in %.1f s", len(self._view), time.monotonic() - start)
+        counts = (len(self._models.view), len(self._experiments.view))
+        _log.info("listed %d models and %d experiments in %.1f s", *counts, time.monotonic() - start)
 
-    async def _resync_for_ever(self, resync: Resync) -> None:
-        kinds, denied = resync.kinds, resync.denied
+    async def _resync_for_ever(self, api: Api, resyncs: list[Resync]) -> None:
+        resync, denied = resyncs[0], _denied(resyncs)
+        kinds, served = resync.kinds, self._experiments in self._lanes
         while True:
             await asyncio.sleep(self._config.resync_seconds)
-            try:
-                changed = await resync.run()
-            except ApiError as error:
-                _log.warning("resync failed: %s; again in %d s", error, self._config.resync_seconds)
-                continue
-            for key in changed | self._refusals.clear():
-                self._queue.add(key)
+            for lane, one in zip(self._lanes, resyncs, strict=True):
+                await self._resync(lane, one)
             if resync.kinds != kinds:
                 raise KindsChanged(f"the cluster now knows {sorted(resync.kinds)}; watches are set up by a restart")
-            if resync.denied != denied:
-                left_out = ", ".join(sorted(resync.denied)) or "none"
+            with suppress(ApiError):
+                if await api.serves(resources.EXPERIMENT) is not served:
+                    raise KindsChanged("the CRD of experiments came or went; watches are set up by a restart")
+            if _denied(resyncs) != denied:
+                left_out = ", ".join(sorted(_denied(resyncs))) or "none"
                 raise KindsChanged(f"namespaces left out: {left_out}; watches are set up by a restart")
+
+    async def _resync(self, lane: handlers.Lane, resync: Resync) -> None:
+        try:
+            changed = await resync.run()
+        except ApiError as error:
+            _log.warning("resync failed: %s; again in %d s", error, self._config.resync_seconds)
+            return
+        for key in changed | self._refusals_of(lane).clear():
+            lane.queue.add(key)
 
     async def _watch(
         self, registry: kopf.OperatorRegistry, tasks: list[asyncio.Task[None]], denied: frozenset[str]
@@ -162,13 +228,18 @@ class Operator:
     async def _drain(self, tasks: list[asyncio.Task[None]]) -> None:
         """Let decisions at work be written to the end, then stop."""
         deadline = time.monotonic() + DRAIN_SECONDS
-        while self._queue.busy and time.monotonic() < deadline:
+        while any(lane.queue.busy for lane in self._lanes) and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         for task in tasks:
             task.cancel()
         for task in tasks:
             with suppress(asyncio.CancelledError, KindsChanged):
                 await task
+
+
+def _denied(resyncs: list[Resync]) -> frozenset[str]:
+    """Return the namespaces that could not be listed."""
+    return frozenset().union(*(resync.denied for resync in resyncs))
 
 
 class KindsChanged(RuntimeError):  # noqa: N818 (it is news, not a defect)

@@ -29,7 +29,7 @@ def unreadable_status(body: Mapping[str, Any], model: Unreadable, now: datetime)
     if _by_type(after) == _by_type(before):
         return None
     meta = {"name": model.name, "namespace": model.namespace, "uid": model.uid}
-    return {"apiVersion": group.API_VERSION, "kind": group.MODEL_KIND, "metadata": meta, "status": after}
+    return {"apiVersion": group.API_VERSION, "kind": model.kind, "metadata": meta, "status": after}
 
 
 def _condition(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the operator knows of the cluster: models and their children, by the newest version seen.
+"""What the operator knows of the cluster: models (or experiments) and their children, by the newest version seen.
 
 Fed by watches, by our own LISTs and by the answers to our own writes, in any order: of one object the highest resource
 version wins, so that a decision never sees less than what an earlier one wrote.
@@ -11,13 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from thinkrec_crds import group
 from thinkrec_crds.artifact import TerminationMessage
 from thinkrec_operator.cluster import resources
 from thinkrec_operator.cluster.jobs import JobRecord, QueueRecord, job_record, published, queue_record
 from thinkrec_operator.cluster.objects import Header, ObjectRecord, Seen, header, object_record, plain
 from thinkrec_operator.cluster.pods import PodRecord, pod_record
-from thinkrec_operator.cluster.resources import Resource
+from thinkrec_operator.cluster.resources import MODELS, Resource, Scope
 from thinkrec_operator.cluster.workqueue import Key
 
 ChildKey = tuple[str, str]
@@ -50,10 +49,11 @@ class Children:
 
 
 class View:
-    """Models and children by (namespace, name of the model)."""
+    """Owners of one scope, and their children by (namespace, name of the owner)."""
 
-    def __init__(self) -> None:
+    def __init__(self, scope: Scope = MODELS) -> None:
         """Know nothing yet."""
+        self.scope = scope
         self._models: dict[Key, ObjectRecord] = {}
         self._children: dict[Key, Children] = {}
         self._queues: dict[tuple[str, str], QueueRecord] = {}
@@ -88,13 +88,13 @@ class View:
         head = header(seen)
         if self._gone.get(head.uid, -1) >= head.version or self._is_known(resource, head):
             return None
-        if resource is resources.MODEL:
+        if resource is self.scope.owner:
             key = (head.namespace, head.name)
             self._models[key] = object_record(resource.kind, seen)
             return key
         if resource is resources.WORKLOAD:
             return self._put_queue(head.namespace, plain(seen))
-        model = head.labels.get(group.LABEL_MODEL)
+        model = head.labels.get(self.scope.label)
         if model is None:
             return None
         key = (head.namespace, model)
@@ -104,10 +104,10 @@ class View:
     def _is_known(self, resource: Resource, head: Header) -> bool:
         """Return whether this version of an object, or a newer one, is in the view already."""
         record: ObjectRecord | JobRecord | PodRecord | None
-        if resource is resources.MODEL:
+        if resource is self.scope.owner:
             record = self._models.get((head.namespace, head.name))
         else:
-            children = self._children.get((head.namespace, head.labels.get(group.LABEL_MODEL, "")))
+            children = self._children.get((head.namespace, head.labels.get(self.scope.label, "")))
             record = _find(children, resource.kind, head.name) if children is not None else None
         return record is not None and record.version >= head.version
 
@@ -118,7 +118,7 @@ class View:
         if len(self._gone) > _GONE:
             del self._gone[next(iter(self._gone))]
         key = (meta["namespace"], meta["name"])
-        if resource is resources.MODEL:
+        if resource is self.scope.owner:
             found = self._models.get(key)
             if found is not None and found.uid == meta["uid"]:
                 del self._models[key]
@@ -129,7 +129,7 @@ class View:
                 return None
             self._queues.pop((meta["namespace"], record.job), None)
             return self._owner_of(meta["namespace"], record.job)
-        model = (meta.get("labels") or {}).get(group.LABEL_MODEL)
+        model = (meta.get("labels") or {}).get(self.scope.label)
         if model is None:
             return None
         key = (meta["namespace"], model)
@@ -161,7 +161,7 @@ class View:
         (`upto`) is kept: it was created after it.
         """
         changed: set[Key] = set()
-        if resource is resources.MODEL:
+        if resource is self.scope.owner:
             for key, record in self.models():
                 if namespace in (None, key[0]) and record.version <= upto and present.get(key) != record.uid:
                     del self._models[key]

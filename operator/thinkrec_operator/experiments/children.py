@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""ConfigMap and Job of an experiment's stage: its pods are the control model's evaluation pods. Pure."""
+"""ConfigMap and Job of an experiment's stage: its pods are the evaluation pods of a variant's model. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from thinkrec_crds.experiment_spec import Offline
 from thinkrec_crds.stage_kinds import SEMANTICS_VERSION, StageKind
 from thinkrec_crds.stages import CheckpointOptions, InputRef, StageSpec, StoreOptions
 from thinkrec_operator import children as build
-from thinkrec_operator.experiments.observed import ObservedExperiment, ObservedModel
+from thinkrec_operator.experiments.observed import ObservedExperiment
+from thinkrec_operator.experiments.variants import Contender
 from thinkrec_operator.graph import Input, Stage
 from thinkrec_operator.names import artifact_uri, job_name, stage_config_map_name
 from thinkrec_operator.observed import Observed
@@ -33,13 +34,20 @@ def name_of(observed: ObservedExperiment, stage: Stage) -> str:
 
 
 def stage_children(
-    observed: ObservedExperiment, stage: Stage, results: Results, offline: Offline, control: ObservedModel
+    observed: ObservedExperiment, stage: Stage, results: Results, offline: Offline, whose: Contender
 ) -> tuple[ConfigMapChild, JobChild]:
-    """Return the ConfigMap and the Job of a stage whose inputs are all published."""
-    owner, told = owner_of(observed), stage_spec(stage, results)
+    """Return the ConfigMap and the Job of a stage whose inputs are all published.
+
+    Its pods are those of an evaluation of `whose` model, which has what they need: image, devices, Secrets.
+    """
+    owner, told = owner_of(observed), stage_spec(stage, results, seed=whose.record.data.seed)
     text = told.to_json(indent=2) + "\n"
     config_map = stage_config_map_name(owner.name, text)
-    seen = Observed(model=control.model, now=observed.now, settings=observed.settings)
+    model = whose.owner.model
+    if stage.kind is StageKind.DATASET:  # with the Secret of the experiment's own data
+        spec = model.spec.model_copy(update={"dataset": offline.dataset})
+        model = model.model_copy(update={"spec": spec})
+    seen = Observed(model=model, now=observed.now, settings=observed.settings)
     job = JobChild(
         name=name_of(observed, stage),
         owner=owner,
@@ -52,7 +60,7 @@ def stage_children(
     return ConfigMapChild(config_map, owner, ((build.STAGE_FILE, text),), "training"), job
 
 
-def stage_spec(stage: Stage, results: Results) -> StageSpec:
+def stage_spec(stage: Stage, results: Results, *, seed: int) -> StageSpec:
     """Return what the stage's process is told; everything goes into the store of control's model."""
     artifacts, checkpoint = stage.spec.artifacts, stage.spec.training.checkpoint
     return StageSpec(
@@ -60,7 +68,7 @@ def stage_spec(stage: Stage, results: Results) -> StageSpec:
         name=stage.role,
         key=stage.key,
         semantics_version=SEMANTICS_VERSION[stage.kind],
-        seed=stage.spec.training.seed,
+        seed=seed,
         parameters=stage.parameters,
         inputs=tuple(_input(item, results[item.key], artifacts.storage_uri) for item in stage.inputs),
         output_uri=artifact_uri(artifacts.storage_uri, stage.kind, stage.key),

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from thinkrec_crds.artifact import TerminationMessage
 from thinkrec_crds.experiment import ThinkRecExperiment
 from thinkrec_crds.model import ThinkRecModel
-from thinkrec_operator.observed import JobObservation, RevisionRecord, Settings
+from thinkrec_operator.observed import JobObservation, Refusal, RevisionRecord, Settings
 
 _SETTINGS = Settings()
 
@@ -39,6 +39,9 @@ class ObservedExperiment:
     """Names of the experiment's own ConfigMaps that exist."""
     completed: Mapping[str, TerminationMessage] = field(default_factory=lambda: MappingProxyType({}))
     """Key -> published result, for work known to be finished without a Job that says so."""
+
+    refusals: tuple[Refusal, ...] = ()
+    """Children that the apiserver refused."""
 
     @property
     def generation(self) -> int:

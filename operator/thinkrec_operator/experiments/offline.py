@@ -12,10 +12,10 @@ from thinkrec_crds.conditions import Reason
 from thinkrec_crds.experiment import ExperimentSpec
 from thinkrec_crds.experiment_spec import Offline, OfflineGate
 from thinkrec_crds.experiment_status import Conclusion
+from thinkrec_operator.experiments.stages import LEVEL
 
 Numbers = Mapping[str, float]
-DEFAULT_LEVEL = 0.05
-"""Where there is no `spec.analysis` to name one."""
+MAX_MESSAGE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,25 @@ def missed_gates(spec: ExperimentSpec, offline: Offline, numbers: Numbers) -> tu
     )
 
 
+def unknown_gates(spec: ExperimentSpec, offline: Offline, numbers: Numbers) -> str:
+    """Return which gates' metrics the comparison has no number for, in a sentence; empty where there are none."""
+    names = dict.fromkeys(
+        gate.metric
+        for gate in offline.gates
+        for place in range(len(spec.variants))
+        if measured(numbers, place, gate.metric) is None
+    )
+    if not names:
+        return ""
+    return (
+        f"the comparison has no number for {', '.join(names)}, which `spec.offline.gates` asks for: "
+        "it is undefined on these rows, or there are more variants and metrics than a Job can report"
+    )
+
+
 def _missed(gate: OfflineGate, name: str, numbers: Numbers, places: tuple[int, int]) -> Iterator[str]:
     own, control = (measured(numbers, place, gate.metric) for place in places)
     if own is None or control is None:
-        yield f"{name}: the comparison reported no {gate.metric}, which `spec.offline.gates` asks for"
         return
     value = _decimal(own.value)
     if gate.minimum is not None and value < Decimal(gate.minimum):
@@ -52,16 +67,29 @@ def _missed(gate: OfflineGate, name: str, numbers: Numbers, places: tuple[int, i
         yield f"{name}: {gate.metric} lost {lost} against control, and `maxRegression` is {gate.max_regression}"
 
 
+def level_of(spec: ExperimentSpec) -> float:
+    """Return the chance of a false winner that is accepted."""
+    return float(spec.analysis.significance_level) if spec.analysis is not None else LEVEL
+
+
+def gates_missed(sentences: tuple[str, ...]) -> Conclusion:
+    """Return the end of an experiment whose variants missed gates, told as far as a status has room."""
+    text = "; ".join(sentences)
+    if len(text) > MAX_MESSAGE:
+        text = f"{len(sentences)} gates were missed, the first of them: {text}"[: MAX_MESSAGE - 1] + "…"
+    return Conclusion(reason=Reason.OFFLINE_GATE_FAILED.value, message=text)
+
+
 def verdict(spec: ExperimentSpec, offline: Offline, numbers: Numbers) -> Conclusion:
     """Return who is better on the deciding metric, by p-values that are corrected for several variants."""
     metric = offline.metrics[0]
-    level = float(spec.analysis.significance_level) if spec.analysis is not None else DEFAULT_LEVEL
+    level = level_of(spec)
     found = list(_effects(spec, metric.name, numbers, maximize=metric.direction == "Maximize"))
     sure = [one for one in found if one.found.p_value is not None and one.found.p_value < level]
     better = max((one for one in sure if one.gain > 0), key=lambda one: one.gain, default=None)
     if better is not None:
         return _concluded(Reason.SIGNIFICANT_WINNER, better.name, metric.name, better, "is better than control")
-    if found and len(sure) == len(found):
+    if found and len(sure) == len(spec.variants) - 1:
         nearest = max(found, key=lambda one: one.gain)
         control = spec.control_variant_name
         return _concluded(

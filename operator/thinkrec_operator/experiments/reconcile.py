@@ -4,21 +4,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from thinkrec_crds.artifact import TerminationMessage
-from thinkrec_crds.conditions import Reason
+from thinkrec_crds.conditions import ConditionType, Reason
 from thinkrec_crds.experiment_spec import Offline
 from thinkrec_crds.experiment_status import Conclusion, ExperimentStatus
 from thinkrec_operator.experiments import work
 from thinkrec_operator.experiments.children import stage_children
 from thinkrec_operator.experiments.events import events_between
 from thinkrec_operator.experiments.observed import ObservedExperiment
-from thinkrec_operator.experiments.offline import missed_gates, verdict
-from thinkrec_operator.experiments.stages import finished, offline_stages
-from thinkrec_operator.experiments.status import Found, first_status, status_of, waiting_since
+from thinkrec_operator.experiments.offline import gates_missed, level_of, missed_gates, unknown_gates, verdict
+from thinkrec_operator.experiments.stages import SCORE, finished, offline_stages
+from thinkrec_operator.experiments.status import Found, concluded, first_status, status_of, waiting_since
 from thinkrec_operator.experiments.variants import Lineup, line_up
+from thinkrec_operator.graph import Stage
 from thinkrec_operator.observed import JobState
 from thinkrec_operator.plan import Child, ChildKind, ConfigMapChild, Deletion, Event
 from thinkrec_operator.work import StageView
@@ -36,6 +37,8 @@ class ExperimentPlan:
     events: tuple[Event, ...]
     requeue_after: float | None
     """Seconds until the next decision even if nothing is reported; None waits for a change."""
+    finalizer: None = None
+    """Nothing holds an experiment back: its artifacts belong to the models' store."""
     views: tuple[StageView, ...] = ()
     """Where the stages of the offline comparison stand."""
 
@@ -47,16 +50,22 @@ def reconcile(observed: ObservedExperiment) -> ExperimentPlan:
     its children with it by their owner references.
     """
     before = observed.experiment.status
-    if observed.concluded or observed.experiment.metadata.deletion_timestamp is not None:
-        return ExperimentPlan((), _left_over(observed, ()), before, (), None)
+    if observed.experiment.metadata.deletion_timestamp is not None:
+        return ExperimentPlan((), (), before, (), None)
+    if observed.concluded:
+        return ExperimentPlan((), _left_over(observed, ()), concluded(observed), (), None)
     if observed.first_visit:
         return ExperimentPlan((), (), first_status(observed), (), 0.0)
-    lineup = line_up(observed)
-    found, children = _offline(observed, lineup)
+    found, children = _decided(observed, line_up(observed))
     written = status_of(found)
+    if written.start_time != before.start_time:  # then the deadline is another one
+        started = before.model_copy(update={"start_time": written.start_time})
+        observed = replace(observed, experiment=observed.experiment.model_copy(update={"status": started}))
+    # Until a variant that is missing is back its Jobs go on: what they compare is in the store.
+    idle = () if found.lineup.missing is not None else _left_over(observed, children, found.views)
     return ExperimentPlan(
         children=tuple(children),
-        deletions=(*_replaced(found.views), *_left_over(observed, children, found.views)),
+        deletions=(*_replaced(found.views), *idle),
         status=written,
         events=events_between(before, written),
         requeue_after=_requeue_after(observed, found),
@@ -64,42 +73,73 @@ def reconcile(observed: ObservedExperiment) -> ExperimentPlan:
     )
 
 
+def _decided(observed: ObservedExperiment, lineup: Lineup) -> tuple[Found, list[Child]]:
+    """Return what is known, with a verdict where there is one, and the children that the next step needs."""
+    found, children = _offline(observed, lineup)
+    end = _deadline(observed)
+    if found.conclusion is not None or end is None or observed.now < end:
+        return found, children
+    limit = observed.experiment.spec.active_deadline_seconds
+    message = f"There was no verdict within `activeDeadlineSeconds`, {limit}. {Reason.DEADLINE_EXCEEDED.meaning}"
+    return replace(found, conclusion=Conclusion(reason=Reason.DEADLINE_EXCEEDED.value, message=message)), []
+
+
+def _deadline(observed: ObservedExperiment) -> datetime | None:
+    """Return when the experiment ends without a verdict; a laptop's time between two runs is nobody's."""
+    start, limit = observed.experiment.status.start_time, observed.experiment.spec.active_deadline_seconds
+    return start + timedelta(seconds=limit) if start and limit is not None and not observed.settings.laptop else None
+
+
 def _offline(observed: ObservedExperiment, lineup: Lineup) -> tuple[Found, list[Child]]:
     spec, offline = observed.experiment.spec, observed.experiment.spec.offline
     if lineup.missing is not None or offline is None:
         return Found(observed, lineup), []
-    stages = offline_stages(offline, lineup, spec.control_variant_name)
+    stages = offline_stages(offline, lineup, spec.control_variant_name, level_of(spec))
     known = work.results(observed, lineup)
     views = work.views(observed, stages, known)
     result = finished(known, stages)
+    if result is None and _is_remembered(observed, stages[-1]):
+        return Found(observed, lineup, remembered=True), []
     if result is None:
         return Found(observed, lineup, views), _children(observed, lineup, views, known, offline)
-    numbers = dict(result.metrics)
-    missed = missed_gates(spec, offline, numbers)
-    conclusion = None
-    if missed:
-        conclusion = Conclusion(reason=Reason.OFFLINE_GATE_FAILED.value, message="; ".join(missed))
-    elif spec.traffic is None:
-        conclusion = verdict(spec, offline, numbers)
-    found = Found(
-        observed,
-        lineup,
-        views,
-        numbers=numbers,
-        users=result.counts.get("users"),
-        report_uri=result.uri,
-        missed=missed,
-        conclusion=conclusion,
-    )
-    return found, []
+    return _compared(observed, lineup, views, offline, result), []
+
+
+def _compared(
+    observed: ObservedExperiment,
+    lineup: Lineup,
+    views: tuple[StageView, ...],
+    offline: Offline,
+    result: TerminationMessage,
+) -> Found:
+    spec, numbers = observed.experiment.spec, dict(result.metrics)
+    found = Found(observed, lineup, views, numbers=numbers, users=result.counts.get("users"), report_uri=result.uri)
+    if incomplete := unknown_gates(spec, offline, numbers):
+        return replace(found, incomplete=incomplete)
+    if missed := missed_gates(spec, offline, numbers):
+        return replace(found, missed=missed, conclusion=gates_missed(missed))
+    return replace(found, conclusion=verdict(spec, offline, numbers)) if spec.traffic is None else found
+
+
+def _is_remembered(observed: ObservedExperiment, compare: Stage) -> bool:
+    """Return whether status says that this comparison is done, and of this spec: its Job may be gone since."""
+    status = observed.experiment.status
+    told = status.condition(ConditionType.OFFLINE_EVALUATED)
+    same = any(row.key == compare.key and row.state == "Succeeded" for row in status.stages)
+    return same and told is not None and (told.status, told.observed_generation) == ("True", observed.generation)
 
 
 def _children(
     observed: ObservedExperiment, lineup: Lineup, views: tuple[StageView, ...], known: Results, offline: Offline
 ) -> list[Child]:
-    control = lineup.control(observed.experiment.spec.control_variant_name).owner
+    by_title = {f"{SCORE}-{one.name}": one for one in lineup.contenders}
+    control = lineup.control(observed.experiment.spec.control_variant_name)
     wanted = (view for view in views if view.start or (_at_work(view) and _inputs_known(view, known)))
-    return [child for view in wanted for child in stage_children(observed, view.stage, known, offline, control)]
+    return [
+        child
+        for view in wanted
+        for child in stage_children(observed, view.stage, known, offline, by_title.get(view.stage.title, control))
+    ]
 
 
 def _at_work(view: StageView) -> bool:
@@ -124,6 +164,8 @@ def _left_over(
     kept = {child.name for child in children if isinstance(child, ConfigMapChild)}
     idle = [job for job in observed.jobs if job.active and not job.deleting and job.key not in wanted]
     found = [Deletion(ChildKind.JOB, job.name, "the experiment no longer asks for its work") for job in idle]
+    if any(job.active and job not in idle for job in observed.jobs):
+        return tuple(found)  # a Pod that waits or is tried again reads the ConfigMap that its Job was made with
     found += [Deletion(ChildKind.CONFIG_MAP, n, "no Job reads it") for n in observed.config_maps if n not in kept]
     return tuple(found)
 
@@ -135,6 +177,8 @@ def _requeue_after(observed: ObservedExperiment, found: Found) -> float | None:
         waits.append(max(0.0, (waiting.last_transition_time + limit - observed.now).total_seconds()))
     if found.lineup.missing is not None and waiting is None:
         waits.append(float(observed.experiment.spec.progress_deadline_seconds))
-    if any(view.job is not None and view.job.state is JobState.RUNNING for view in found.views):
+    if found.conclusion is None and (end := _deadline(observed)) is not None and end > observed.now:
+        waits.append((end - observed.now).total_seconds())
+    if observed.settings.laptop and any(v.job is not None and v.job.state is JobState.RUNNING for v in found.views):
         waits.append(float(observed.settings.progress_period_seconds))
     return min(waits, default=None)

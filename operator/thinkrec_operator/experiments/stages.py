@@ -7,6 +7,7 @@ scores, and one that is applied again runs nothing again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from thinkrec_crds.artifact import TerminationMessage
@@ -18,7 +19,10 @@ from thinkrec_operator import parameters as read
 from thinkrec_operator.experiments.variants import Contender, Lineup
 from thinkrec_operator.graph import Input, Stage
 
-COMPARE = "compare"
+SCORE, COMPARE = "score", "compare"
+LEVEL = 0.05
+"""Where there is no `spec.analysis` to name one."""
+LEAST_DRAWS, MOST_DRAWS = 2000, 20_000
 
 
 def lineage(lineup: Lineup) -> dict[str, TerminationMessage]:
@@ -26,20 +30,30 @@ def lineage(lineup: Lineup) -> dict[str, TerminationMessage]:
     return {result.key: result for one in lineup.contenders for result in one.record.data.results.values()}
 
 
-def offline_stages(offline: Offline, lineup: Lineup, control_name: str) -> tuple[Stage, ...]:
-    """Return the stages in the order of work; the data comes first where it is not that of control's revision."""
+def offline_stages(offline: Offline, lineup: Lineup, control_name: str, level: float = LEVEL) -> tuple[Stage, ...]:
+    """Return the stages in the order of work; the data comes first where it is not that of control's revision.
+
+    Variants of one revision share one stage.
+    """
     control = lineup.control(control_name)
     own = _own_data(offline, control)
     data = own.key if own is not None else control.record.data.results["dataset"].key
     scores = [_score(one, control, data) for one in lineup.contenders]
-    stages = [*scores, _compare(offline, lineup, control, scores)]
+    stages = [*{stage.key: stage for stage in reversed(scores)}.values()][::-1]
+    stages.append(_compare(offline, lineup, control, scores, level))
     known = lineage(lineup)
     return tuple(stages) if own is None or own.key in known else (own, *stages)
 
 
 def metrics(offline: Offline) -> tuple[str, ...]:
-    """Return every metric that is measured: those that are compared, then those that only a gate asks for."""
-    return tuple(dict.fromkeys([metric.name for metric in offline.metrics] + [gate.metric for gate in offline.gates]))
+    """Return every metric that is measured, what is decided by first: where room is short, the rest is left out."""
+    first, *others = [metric.name for metric in offline.metrics]
+    return tuple(dict.fromkeys([first, *(gate.metric for gate in offline.gates), *others]))
+
+
+def draws(challengers: int, level: float) -> int:
+    """Return how many bootstrap draws tell a p-value well below the level, corrected for so many challengers."""
+    return min(MOST_DRAWS, max(LEAST_DRAWS, math.ceil(20 * challengers / level)))
 
 
 def _own_data(offline: Offline, control: Contender) -> Stage | None:
@@ -60,10 +74,10 @@ def _score(one: Contender, control: Contender, data: str) -> Stage:
         inputs.append(Input(TRAINING_ROLE, StageKind.DATASET, learned))
     sizes = read.evaluate(control.owner.model.spec)
     given = ScoreParameters(max_users=sizes.max_users, max_rows_per_user=sizes.max_rows_per_user)
-    return _stage(control, StageKind.SCORE, f"score-{one.name}", tuple(inputs), given)
+    return _stage(control, StageKind.SCORE, f"{SCORE}-{one.name}", tuple(inputs), given)
 
 
-def _compare(offline: Offline, lineup: Lineup, control: Contender, scores: list[Stage]) -> Stage:
+def _compare(offline: Offline, lineup: Lineup, control: Contender, scores: list[Stage], level: float) -> Stage:
     inputs = tuple(
         Input(f"{VARIANT_PREFIX}{one.name}", StageKind.SCORE, stage.key)
         for one, stage in zip(lineup.contenders, scores, strict=True)
@@ -73,14 +87,15 @@ def _compare(offline: Offline, lineup: Lineup, control: Contender, scores: list[
         control=control.name,
         metrics=metrics(offline),
         minimize=tuple(metric.name for metric in offline.metrics if metric.direction == "Minimize"),
+        bootstrap_samples=draws(len(lineup.contenders) - 1, level),
     )
     return _stage(control, StageKind.COMPARE, COMPARE, inputs, given)
 
 
 def _stage(control: Contender, kind: StageKind, title: str, inputs: tuple[Input, ...], given: Parameters) -> Stage:
-    spec = control.owner.model.spec
-    key = stage_key(given, kind, spec.training.seed, tuple((item.role, item.key) for item in inputs))
-    return Stage(kind, title, title, inputs, key, spec, given=given)
+    # The seed of control's revision: a model that is trained again with another one changes nothing here.
+    key = stage_key(given, kind, control.record.data.seed, tuple((item.role, item.key) for item in inputs))
+    return Stage(kind, title, title, inputs, key, control.owner.model.spec, given=given)
 
 
 def finished(known: Mapping[str, TerminationMessage], stages: tuple[Stage, ...]) -> TerminationMessage | None:

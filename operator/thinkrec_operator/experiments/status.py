@@ -11,8 +11,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from thinkrec_crds.comparison import measured
-from thinkrec_crds.conditions import EXPERIMENT_CONDITIONS, ConditionType, Reason
-from thinkrec_crds.experiment_status import Conclusion, ExperimentStatus, VariantMetric, VariantStatus
+from thinkrec_crds.conditions import CANNOT_START, EXPERIMENT_CONDITIONS, ConditionType, Reason
+from thinkrec_crds.experiment_status import (
+    Conclusion,
+    ExperimentStage,
+    ExperimentStatus,
+    VariantMetric,
+    VariantStatus,
+)
 from thinkrec_crds.model_status import Condition, ConditionStatus
 from thinkrec_operator.board import Board
 from thinkrec_operator.experiments.observed import ObservedExperiment
@@ -38,6 +44,10 @@ class Found:
     report_uri: str | None = None
     missed: tuple[str, ...] = ()
     """Offline gates that were missed."""
+    incomplete: str = ""
+    """Why the comparison's numbers are not enough to judge by."""
+    remembered: bool = False
+    """Status says already that the comparison is done and its gates were reached."""
     conclusion: Conclusion | None = None
 
     @property
@@ -48,6 +58,14 @@ class Found:
     @property
     def stuck(self) -> tuple[str, str] | None:
         """Return reason and message of what keeps the experiment from running, or None."""
+        if self.observed.refusals:
+            refusal, reason = self.observed.refusals[0], Reason.CHILD_REFUSED
+            said = f"{refusal.kind} {refusal.name} was refused ({refusal.reason or 'no reason'}): {refusal.message}"
+            return reason.value, f"{said}. {reason.remedy}"
+        if self.incomplete:
+            return Reason.EVALUATION_FAILED.value, self.incomplete
+        if (waits := _cannot_start(self.views)) is not None:
+            return waits
         if (view := self.failed) is not None:
             return (
                 Reason.EVALUATION_FAILED.value,
@@ -80,6 +98,7 @@ def status_of(found: Found) -> ExperimentStatus:
             "start_time": started,
             "completion_time": before.completion_time or (observed.now if found.conclusion else None),
             "variants": _variants(found),
+            "stages": tuple(_stage(view) for view in found.views) or before.stages,
             "report_uri": found.report_uri or before.report_uri,
             "conclusion": found.conclusion,
         }
@@ -147,8 +166,10 @@ def _offline_evaluated(board: Board, found: Found) -> None:
     if found.observed.experiment.spec.offline is None:
         board.put(kind, "Unknown", Reason.PENDING.value, "`spec.offline` is not set.")
     elif found.missed:
-        board.put(kind, "False", Reason.OFFLINE_GATE_FAILED.value, "; ".join(found.missed))
-    elif found.numbers is not None:
+        board.put(kind, "False", Reason.OFFLINE_GATE_FAILED.value, "; ".join(found.missed))  # cut where it is long
+    elif found.incomplete:
+        board.put(kind, "False", Reason.EVALUATION_FAILED.value, found.incomplete)
+    elif found.numbers is not None or found.remembered:
         board.put(kind, "True", Reason.GATES_PASSED.value, "Every variant reached every offline gate.")
     elif found.failed is not None:
         board.put(kind, "False", Reason.EVALUATION_FAILED.value, found.failed.message)
@@ -202,6 +223,41 @@ def _metrics(found: Found, place: int) -> tuple[VariantMetric, ...]:
                 )
             )
     return tuple(rows)
+
+
+def _stage(view: StageView) -> ExperimentStage:
+    result = view.result
+    return ExperimentStage.model_validate(
+        {
+            "name": view.stage.title,
+            "kind": view.stage.kind.value,
+            "key": view.stage.key,
+            "job_name": view.job_name if view.job is not None else None,
+            "state": view.state,
+            "reason": view.reason,
+            "message": view.message or None,
+            "artifact_uri": result.uri if result is not None else None,
+            "digest": result.digest if result is not None else None,
+        }
+    )
+
+
+def _cannot_start(views: tuple[StageView, ...]) -> tuple[str, str] | None:
+    """Return why a Job waits for a person: it goes on by itself once that is put right."""
+    for view in views:
+        reason = next((reason for reason in CANNOT_START if reason == view.reason), None)
+        if reason is not None and view.job is not None and view.job.active:
+            return reason.value, f"{view.stage.title}: {view.message}. {reason.remedy}"
+    return None
+
+
+def concluded(observed: ObservedExperiment) -> ExperimentStatus:
+    """Return the status of an experiment that is over: the same, and true of whatever its spec says now."""
+    before, generation = observed.experiment.status, observed.generation
+    if before.observed_generation == generation:
+        return before
+    conditions = tuple(item.model_copy(update={"observed_generation": generation}) for item in before.conditions)
+    return before.model_copy(update={"observed_generation": generation, "conditions": conditions})
 
 
 def _text(value: float | None) -> str | None:

@@ -8,7 +8,9 @@ from dataclasses import replace
 
 from thinkrec_crds.artifact import TerminationMessage
 from thinkrec_crds.conditions import Reason
+from thinkrec_crds.experiment_status import ExperimentStage
 from thinkrec_crds.model_status import StageState
+from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_operator.experiments.children import name_of
 from thinkrec_operator.experiments.observed import ObservedExperiment
 from thinkrec_operator.experiments.stages import lineage
@@ -20,11 +22,22 @@ from thinkrec_operator.work import StageView, failure_of, published
 
 def results(observed: ObservedExperiment, lineup: Lineup) -> dict[str, TerminationMessage]:
     """Return key -> published result of everything known to be finished: by lineage, store or Job."""
-    found = lineage(lineup) | dict(observed.completed)
+    found = lineage(lineup) | _told_by_status(observed) | dict(observed.completed)
     for job in observed.jobs:
         if (told := published(job)) is not None:
             found[job.key] = told
     return found
+
+
+def _told_by_status(observed: ObservedExperiment) -> dict[str, TerminationMessage]:
+    """Return what only status remembers, of Jobs that are gone; a comparison's numbers are more than it holds."""
+    if observed.settings.laptop:  # there the store itself is looked at
+        return {}
+    rows = [row for row in observed.experiment.status.stages if row.digest and row.kind != "compare"]
+    return {
+        row.key: TerminationMessage(key=row.key, kind=StageKind(row.kind), digest=row.digest, uri=row.artifact_uri)
+        for row in rows
+    }
 
 
 def views(
@@ -43,6 +56,8 @@ def _view(
         return replace(view, state="Succeeded", result=known[stage.key])
     if observed.experiment.spec.suspend and (job is None or not job.active):
         return replace(view, state="Suspended", reason=Reason.SUSPENDED.value, message=Reason.SUSPENDED.remedy)
+    if job is None and (before := _failed_before(observed, stage)) is not None:
+        return replace(view, state="Failed", reason=before.reason, message=before.message or "")
     if job is None:
         missing = [item.role for item in stage.inputs if item.key not in known]
         return replace(view, message=f"waits for {', '.join(missing)}") if missing else replace(view, start=True)
@@ -55,3 +70,13 @@ def _view(
         return replace(view, replace=True, message="starts again")
     reason, message = failure_of(stage, job)
     return replace(view, state="Failed", reason=reason, message=message)
+
+
+def _failed_before(observed: ObservedExperiment, stage: Stage) -> ExperimentStage | None:
+    """Return the failure that status remembers after its Job was removed (TTL), while nothing changed since.
+
+    On a laptop a run that is started again tries again.
+    """
+    status = observed.experiment.status
+    row = next((row for row in status.stages if row.key == stage.key and row.state == "Failed"), None)
+    return row if status.observed_generation == observed.generation and not observed.settings.laptop else None

@@ -14,6 +14,7 @@ from rich.text import Text
 from thinkrec_crds.artifact import TerminationMessage
 from thinkrec_crds.conditions import ConditionType, Reason
 from thinkrec_crds.experiment import ThinkRecExperiment
+from thinkrec_crds.experiment_status import ExperimentStatus
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_operator.experiments.observed import ObservedExperiment, ObservedModel
 from thinkrec_operator.experiments.reconcile import ExperimentPlan, reconcile
@@ -100,11 +101,27 @@ class ExperimentDriver:
         """Work until there is a verdict; return how it ended. The caller holds the state's lock."""
         self._jobs.recover(self._clock())
         self._jobs.retry_failed()
+        self._begin_anew_where_something_changed()
         with self._signals:
             try:
                 return self._loop()
             finally:
                 wind_down(self._jobs, self._signals, self._clock, self._view.note)
+
+    def _begin_anew_where_something_changed(self) -> None:
+        """Forget an older verdict where the manifest is another one or a model has a newer revision.
+
+        In a cluster that is a new object; here whoever runs the command again wants to know what is true now. What was
+        scored is in the store.
+        """
+        before = self._state.experiment_status()
+        record = self._state.model_record(self._experiment)
+        told = {row.name: row.resolved_revision for row in before.variants}
+        fresh = self._experiment.model_copy(update={"status": ExperimentStatus()})
+        lineup = line_up(replace(self._observe(), experiment=fresh))
+        newest = {one.name: one.record.name for one in lineup.contenders}
+        if before.conditions and (before.observed_generation != record.generation or (newest and newest != told)):
+            self._state.write_status(self._experiment, ExperimentStatus())
 
     def _loop(self) -> Outcome:
         while True:

@@ -112,7 +112,7 @@ def test_kopf_gets_no_objects_and_the_position_of_our_own_list(
         ours = Api(proof, metrics)
         resync = Resync(ours, view, (namespace,), Echo(metrics, lambda: 0.0))
         await resync.run()
-        listing = Listing(resync, due.append)
+        listing = Listing([(resync, due.append)])
         async with proof.for_kopf(listing).aiohttp_session as session:
 
             async def kopf_lists() -> int:

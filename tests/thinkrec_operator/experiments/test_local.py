@@ -190,3 +190,19 @@ def test_traffic_is_left_out_and_that_is_said(tmp_path: Path) -> None:
     assert "names the model movies" in done.output
     told = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
     assert any(line.get("type") == "VariantsReady" and line["status"] == "False" for line in told)
+
+
+def test_a_changed_manifest_or_a_newer_revision_begins_anew(bench: Bench) -> None:
+    assert bench.drive() is Outcome.DONE
+    bench.spec["offline"] = {"metrics": [{"name": "AUC"}]}
+    assert bench.drive() is Outcome.DONE
+    told = bench.state.experiment_status().conclusion
+    assert told is not None
+    assert told.metric == "AUC"
+    assert (bench.starts("score-old"), bench.starts("compare")) == (1, 2)
+    before = bench.state.experiment_status().variants[1].resolved_revision
+    warm = {**copy.deepcopy(SPEC), "gate": {"temperature": "0.9"}}
+    assert local_run.drive(write_manifest(bench.folder, warm, name="warm"), bench.control) is Outcome.DONE
+    assert bench.drive() is Outcome.DONE
+    assert bench.state.experiment_status().variants[1].resolved_revision != before
+    assert (bench.starts("score-old"), bench.starts("score-new"), bench.starts("compare")) == (1, 2, 3)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -141,7 +142,7 @@ def test_a_metric_that_only_a_gate_asks_for_is_measured_too(world: World) -> Non
     world.run()
     given = world.children[world.job("compare")].stage.parameters
     assert isinstance(given, CompareParameters)
-    assert given.metrics == ("UAUC", "NDCG@5", "MAP@5")
+    assert given.metrics == ("UAUC", "MAP@5", "NDCG@5"), "what is decided by comes first"
 
 
 def test_order_does_not_matter(world: World) -> None:
@@ -273,13 +274,19 @@ def test_suspended_it_starts_nothing_and_goes_on_later(world: World) -> None:
 
 def test_a_verdict_is_final(world: World) -> None:
     world.run()
-    told, before = world.status, world.written
+    told = world.status
     offline(world, gates=[{"metric": "UAUC", "minimum": "0.99"}])
     world.generation += 1
     world.jobs.clear()
     world.models.clear()
     world.step()
-    assert (world.status, world.written) == (told, before)
+    assert world.status.conclusion == told.conclusion
+    assert _timeless(world)["conditions"] == [
+        {**item, "observed_generation": 2} for item in _timeless_of(told)["conditions"]
+    ], "whoever waits for this generation must not wait for ever"
+    before = world.written
+    world.step()
+    assert world.written == before
     assert not world.jobs
 
 
@@ -352,3 +359,164 @@ def test_nothing_is_created_while_it_is_being_deleted(world: World) -> None:
     plan = reconcile(type(seen)(experiment=leaving, now=world.now, models=seen.models))
     assert not plan.children
     assert plan.status == world.status
+
+
+def test_results_are_remembered_when_their_jobs_are_gone(world: World) -> None:
+    """A time to live of nothing, one variant after the other."""
+    world.step()
+    world.step()
+    for name in ("score-old", "score-new"):
+        world.succeed(world.job(name))
+        world.step()
+        del world.jobs[world.job(name)]
+        world.step()
+    world.run()
+    assert world.runs == {"score-old": 1, "score-new": 1, "compare": 1}
+    assert world.condition("Succeeded")[0] == "True"
+
+
+def test_a_config_map_stays_while_a_job_may_read_it(world: World) -> None:
+    world.step()
+    world.step()
+    world.succeed(world.job("score-old"))
+    world.step()
+    assert len(world.config_maps) == 2
+    del world.jobs[world.job("score-old")]
+    world.step()
+    world.step()
+    assert len(world.config_maps) == 2
+
+
+def test_with_traffic_the_comparison_is_remembered_for_good(world: World) -> None:
+    world.spec["traffic"] = {"mode": "Mirror", "mirrorPercent": 10}
+    world.run()
+    assert world.condition("OfflineEvaluated") == ("True", "GatesPassed")
+    rows = world.status.variants
+    world.jobs.clear()
+    world.run()
+    assert world.runs == {"score-old": 1, "score-new": 1, "compare": 1}
+    assert world.status.variants == rows
+    assert world.condition("OfflineEvaluated") == ("True", "GatesPassed")
+
+
+def test_a_failure_is_remembered_when_its_job_is_gone(world: World) -> None:
+    world.step()
+    world.step()
+    world.succeed(world.job("score-old"))
+    world.fail(world.job("score-new"), "no such thing")
+    world.step()
+    world.jobs.clear()
+    events = len(world.events)
+    world.step()
+    assert world.condition("Stalled") == ("True", "EvaluationFailed")
+    assert world.runs["score-new"] == 1
+    assert len(world.events) == events
+    world.generation += 1
+    world.run()
+    assert world.condition("Succeeded")[0] == "True"
+
+
+def test_two_variants_of_one_revision_are_scored_once(world: World) -> None:
+    world.models["warm"] = type(MOVIES)(MOVIES.model, MOVIES.revisions)
+    world.gain, world.p_value = {"new": 0.0}, 1.0
+    world.run()
+    assert world.runs == {"score-old": 1, "compare": 1}
+    assert world.status.conclusion is not None
+    assert world.status.conclusion.reason == "NoDifference"
+
+
+def test_a_variant_that_is_away_for_a_while_costs_no_work(world: World) -> None:
+    world.step()
+    world.step()
+    away = world.models.pop("warm")
+    world.step()
+    assert len(world.jobs) == 2
+    assert world.condition("Ready") == ("False", "ModelNotFound")
+    world.models["warm"] = away
+    world.run()
+    assert world.runs == {"score-old": 1, "score-new": 1, "compare": 1}
+
+
+def test_another_seed_of_controls_model_changes_nothing_that_runs(world: World) -> None:
+    world.step()
+    world.step()
+    training = MOVIES.model.spec.training.model_copy(update={"seed": 99})
+    spec = MOVIES.model.spec.model_copy(update={"training": training})
+    world.models["movies"] = type(MOVIES)(MOVIES.model.model_copy(update={"spec": spec}), MOVIES.revisions)
+    world.run()
+    assert world.runs == {"score-old": 1, "score-new": 1, "compare": 1}
+
+
+def test_it_ends_at_its_deadline(world: World) -> None:
+    world.spec["activeDeadlineSeconds"] = 60
+    world.step()
+    plan = world.step()
+    assert plan.requeue_after == 60
+    world.now += timedelta(seconds=61)
+    world.step()
+    assert world.condition("Succeeded") == ("False", "DeadlineExceeded")
+    world.step()
+    assert not world.jobs
+
+
+def test_what_keeps_a_job_from_starting_is_told(world: World) -> None:
+    world.step()
+    world.step()
+    name = world.job("score-new")
+    world.jobs[name] = replace(world.jobs[name], reason="ImagePullError", message="no such image (Pod x)")
+    world.step()
+    assert world.condition("Stalled") == ("True", "ImagePullError")
+    world.run()
+    assert world.condition("Succeeded")[0] == "True"
+
+
+def test_a_gate_without_a_number_is_no_verdict(world: World) -> None:
+    offline(world, gates=[{"metric": "UAUC", "minimum": "0.1"}])
+    world.step()
+    world.step()
+    for name in ("score-old", "score-new"):
+        world.succeed(world.job(name))
+    world.step()
+    name = world.job("compare")
+    world.succeed(name)
+    told = world.jobs[name].termination
+    assert told is not None
+    world.jobs[name] = replace(world.jobs[name], termination=told.model_copy(update={"metrics": {}}))
+    world.step()
+    assert world.condition("Stalled") == ("True", "EvaluationFailed")
+    assert world.status.conclusion is None
+
+
+def test_many_missed_gates_fit_into_a_status(world: World) -> None:
+    metrics = [f"NDCG@{k}" for k in range(1, 9)] + [f"MAP@{k}" for k in range(1, 9)]
+    offline(world, gates=[{"metric": name, "minimum": "0.9", "maxRegression": "0.0"} for name in metrics])
+    world.spec["variants"] += [{"name": f"candidate-number-{n}", "modelRef": {"name": "warm"}} for n in range(6)]
+    world.gain = dict.fromkeys(("new", *(f"candidate-number-{n}" for n in range(6))), -0.1)
+    world.step()
+    for _ in range(4):
+        world.step()
+        for job in [job for job in world.jobs.values() if job.active]:
+            world.succeed(job.name)
+    world.step()
+    assert world.status.conclusion is None or len(world.status.conclusion.message) <= 4096
+
+
+def test_draws_tell_a_p_value_below_the_corrected_level(world: World) -> None:
+    world.spec["analysis"] = {"metrics": [{"name": "clicks", "event": {"name": "click"}}], "significanceLevel": "0.005"}
+    world.run()
+    given = world.children[world.job("compare")].stage.parameters
+    assert isinstance(given, CompareParameters)
+    assert given.bootstrap_samples == 4000
+
+
+def test_the_secret_of_the_experiments_own_data_reaches_the_job_that_reads_them(world: World) -> None:
+    own = {
+        "storageUri": "s3://private/later.parquet",
+        "items": {"storageUri": "s3://private/items.parquet"},
+        "secretRef": {"name": "private-data"},
+    }
+    offline(world, dataset=own)
+    world.step()
+    world.step()
+    names = [secret.name for secret in world.children[world.job("dataset")].settings.secrets]
+    assert "private-data" in names
