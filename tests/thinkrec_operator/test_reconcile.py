@@ -473,9 +473,9 @@ class TestRevisions:
 
     def test_history_keeps_what_an_experiment_compares(self) -> None:
         world = World()
-        world.edit({"revisionHistoryLimit": 0})
-        for steps in (1, 2, 3):
-            world.edit({"serving": {"revision": None}, "adapter": {"steps": steps}})
+        world.edit({"revisionHistoryLimit": 1})
+        for steps in (1, 2, 3, 4):
+            world.edit({"adapter": {"steps": steps}})
             world.run()
             if steps == 1:
                 compared = next(iter(world.revisions))
