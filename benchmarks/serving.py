@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much does one user's candidate cost? The engine beside the official way, the lean exact way and the floor.
 
-    PYTHONPATH=tests python benchmarks/serving.py MODEL_DIR [--candidates 20] [--rounds 3] [--json results.json]
+    python benchmarks/serving.py MODEL_DIR [--candidates 20] [--rounds 3] [--json results.json]
 
 All ways run interleaved in one process; the table shows medians of CPU seconds, because a shared machine's wall clock
 measures its neighbours too. `largest gap` is the largest difference to exactly merged weights.
@@ -14,6 +14,11 @@ measures its neighbours too. `largest gap` is the largest difference to exactly 
 """
 
 from __future__ import annotations
+
+import sys
+
+# The folder holds an `operator.py`, which must not stand before the standard library's.
+sys.path.sort(key=lambda entry: entry.rstrip("/").endswith("benchmarks"))
 
 import argparse
 import copy
@@ -28,6 +33,8 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 from support.bundles import write_adapter
 from thinkrec_crds.prompt import ItemText
