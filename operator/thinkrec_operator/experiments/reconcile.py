@@ -68,7 +68,7 @@ def reconcile(observed: ObservedExperiment) -> ExperimentPlan:
         deletions=(*_replaced(found.views), *idle),
         status=written,
         events=events_between(before, written),
-        requeue_after=_requeue_after(observed, found),
+        requeue_after=0.0 if found.conclusion is not None else _requeue_after(observed, found),  # then to tidy up
         views=found.views,
     )
 
@@ -177,7 +177,7 @@ def _requeue_after(observed: ObservedExperiment, found: Found) -> float | None:
         waits.append(max(0.0, (waiting.last_transition_time + limit - observed.now).total_seconds()))
     if found.lineup.missing is not None and waiting is None:
         waits.append(float(observed.experiment.spec.progress_deadline_seconds))
-    if found.conclusion is None and (end := _deadline(observed)) is not None and end > observed.now:
+    if (end := _deadline(observed)) is not None and end > observed.now:
         waits.append((end - observed.now).total_seconds())
     if observed.settings.laptop and any(v.job is not None and v.job.state is JobState.RUNNING for v in found.views):
         waits.append(float(observed.settings.progress_period_seconds))

@@ -453,7 +453,7 @@ def test_it_ends_at_its_deadline(world: World) -> None:
     plan = world.step()
     assert plan.requeue_after == 60
     world.now += timedelta(seconds=61)
-    world.step()
+    assert world.step().requeue_after == 0, "what is at work must go"
     assert world.condition("Succeeded") == ("False", "DeadlineExceeded")
     world.step()
     assert not world.jobs
