@@ -30,6 +30,8 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # one process per core, matrices are tiny
 
+sys.path.append(str(Path(__file__).resolve().parent))  # where Python leaves the script's own folder out
+
 from experiments_bench import adversaries, boundaries, effects, growing, proportions, switching, without
 from experiments_bench.report import Table, save, shown
 
