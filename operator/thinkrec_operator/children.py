@@ -132,7 +132,7 @@ def _described(spec: ModelSpec, stage: Stage, results: Results, comparator: Comp
 
 def stage_spec(spec: ModelSpec, stage: Stage, results: Results, comparator: Comparator | None) -> StageSpec:
     """Return what the stage's process is told; addresses are as the user typed them."""
-    root, checkpoint = spec.artifacts.storage_uri, spec.training.checkpoint
+    root = spec.artifacts.storage_uri
     inputs = tuple(
         InputRef(
             name=item.role,
@@ -143,15 +143,21 @@ def stage_spec(spec: ModelSpec, stage: Stage, results: Results, comparator: Comp
         )
         for item in stage.inputs
     )
+    return described(spec, stage, inputs, seed=spec.training.seed)
+
+
+def described(spec: ModelSpec, stage: Stage, inputs: tuple[InputRef, ...], *, seed: int) -> StageSpec:
+    """Return what a stage's process is told whose inputs are known; `spec` says where and how it publishes."""
+    checkpoint = spec.training.checkpoint
     return StageSpec(
         kind=stage.kind,
         name=stage.role,
         key=stage.key,
         semantics_version=SEMANTICS_VERSION[stage.kind],
-        seed=spec.training.seed,
+        seed=seed,
         parameters=stage.parameters,
         inputs=inputs,
-        output_uri=artifact_uri(root, stage.kind, stage.key),
+        output_uri=artifact_uri(spec.artifacts.storage_uri, stage.kind, stage.key),
         store=StoreOptions(endpoint=spec.artifacts.endpoint, region=spec.artifacts.region),
         checkpoint=CheckpointOptions(
             period_seconds=checkpoint.period_seconds,

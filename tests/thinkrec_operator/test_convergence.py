@@ -163,6 +163,8 @@ class Interleavings(RuleBasedStateMachine):
         world.kinds = frozenset({"JobSet"})
         for job in [job for job in world.jobs.values() if job.state is JobState.FAILED]:
             world.jobs.pop(job.name)  # as a person who wants another try
+        if any(row.state == "Failed" for row in (*world.status.stages, *world.status.experts)):
+            world.generation += 1  # status remembers a failure until something changes, and CALM may have been the spec
         world.run()
         world.step()
         straight = World(spec=world.spec, generation=world.generation, kinds=world.kinds)

@@ -9,11 +9,12 @@ from dataclasses import replace
 from thinkrec_crds import group
 from thinkrec_crds.artifact import TerminationMessage
 from thinkrec_crds.experiment_spec import Offline
-from thinkrec_crds.stage_kinds import SEMANTICS_VERSION, StageKind
-from thinkrec_crds.stages import CheckpointOptions, InputRef, StageSpec, StoreOptions
+from thinkrec_crds.stage_kinds import StageKind
+from thinkrec_crds.stages import InputRef, StageSpec
 from thinkrec_operator import children as build
 from thinkrec_operator.experiments.observed import ObservedExperiment
-from thinkrec_operator.experiments.variants import Contender
+from thinkrec_operator.experiments.stages import score_title
+from thinkrec_operator.experiments.variants import Lineup
 from thinkrec_operator.graph import Input, Stage
 from thinkrec_operator.names import artifact_uri, job_name, stage_config_map_name
 from thinkrec_operator.observed import Observed
@@ -34,13 +35,18 @@ def name_of(observed: ObservedExperiment, stage: Stage) -> str:
 
 
 def stage_children(
-    observed: ObservedExperiment, stage: Stage, results: Results, offline: Offline, whose: Contender
+    observed: ObservedExperiment, stage: Stage, results: Results, lineup: Lineup
 ) -> tuple[ConfigMapChild, JobChild]:
     """Return the ConfigMap and the Job of a stage whose inputs are all published.
 
-    Its pods are those of an evaluation of `whose` model, which has what they need: image, devices, Secrets.
+    The pods that score a variant are those of an evaluation of its own model, which has what they need: image, devices,
+    Secrets; all others are of control's. The seed is control's for all, as in the keys: it draws the rows.
     """
-    owner, told = owner_of(observed), stage_spec(stage, results, seed=whose.record.data.seed)
+    experiment = observed.experiment.spec
+    control, offline = lineup.control(experiment.control_variant_name), experiment.offline
+    assert offline is not None, "without a comparison there are no stages"
+    whose = next((one for one in lineup.contenders if stage.title == score_title(one)), control)
+    owner, told = owner_of(observed), stage_spec(stage, results, seed=control.record.data.seed)
     text = told.to_json(indent=2) + "\n"
     config_map = stage_config_map_name(owner.name, text)
     model = whose.owner.model
@@ -62,19 +68,9 @@ def stage_children(
 
 def stage_spec(stage: Stage, results: Results, *, seed: int) -> StageSpec:
     """Return what the stage's process is told; everything goes into the store of control's model."""
-    artifacts, checkpoint = stage.spec.artifacts, stage.spec.training.checkpoint
-    return StageSpec(
-        kind=stage.kind,
-        name=stage.role,
-        key=stage.key,
-        semantics_version=SEMANTICS_VERSION[stage.kind],
-        seed=seed,
-        parameters=stage.parameters,
-        inputs=tuple(_input(item, results[item.key], artifacts.storage_uri) for item in stage.inputs),
-        output_uri=artifact_uri(artifacts.storage_uri, stage.kind, stage.key),
-        store=StoreOptions(endpoint=artifacts.endpoint, region=artifacts.region),
-        checkpoint=CheckpointOptions(period_seconds=checkpoint.period_seconds, resume_policy=checkpoint.resume_policy),
-    )
+    root = stage.spec.artifacts.storage_uri
+    inputs = tuple(_input(item, results[item.key], root) for item in stage.inputs)
+    return build.described(stage.spec, stage, inputs, seed=seed)
 
 
 def _input(item: Input, result: TerminationMessage, root: str) -> InputRef:

@@ -12,7 +12,7 @@ from thinkrec_crds.conditions import Reason
 from thinkrec_crds.experiment import ExperimentSpec
 from thinkrec_crds.experiment_spec import Offline, OfflineGate
 from thinkrec_crds.experiment_status import Conclusion
-from thinkrec_operator.experiments.stages import LEVEL
+from thinkrec_operator.experiments.stages import level_of
 
 Numbers = Mapping[str, float]
 MAX_MESSAGE = 4096
@@ -65,11 +65,6 @@ def _missed(gate: OfflineGate, name: str, numbers: Numbers, places: tuple[int, i
     lost = _decimal(control.value) - value
     if gate.max_regression is not None and lost > Decimal(gate.max_regression):
         yield f"{name}: {gate.metric} lost {lost} against control, and `maxRegression` is {gate.max_regression}"
-
-
-def level_of(spec: ExperimentSpec) -> float:
-    """Return the chance of a false winner that is accepted."""
-    return float(spec.analysis.significance_level) if spec.analysis is not None else LEVEL
 
 
 def gates_missed(sentences: tuple[str, ...]) -> Conclusion:

@@ -15,8 +15,8 @@ from thinkrec_operator.experiments import work
 from thinkrec_operator.experiments.children import stage_children
 from thinkrec_operator.experiments.events import events_between
 from thinkrec_operator.experiments.observed import ObservedExperiment
-from thinkrec_operator.experiments.offline import gates_missed, level_of, missed_gates, unknown_gates, verdict
-from thinkrec_operator.experiments.stages import SCORE, finished, offline_stages
+from thinkrec_operator.experiments.offline import gates_missed, missed_gates, unknown_gates, verdict
+from thinkrec_operator.experiments.stages import finished, offline_stages
 from thinkrec_operator.experiments.status import Found, concluded, first_status, status_of, waiting_since
 from thinkrec_operator.experiments.variants import Lineup, line_up
 from thinkrec_operator.graph import Stage
@@ -94,14 +94,14 @@ def _offline(observed: ObservedExperiment, lineup: Lineup) -> tuple[Found, list[
     spec, offline = observed.experiment.spec, observed.experiment.spec.offline
     if lineup.missing is not None or offline is None:
         return Found(observed, lineup), []
-    stages = offline_stages(offline, lineup, spec.control_variant_name, level_of(spec))
+    stages = offline_stages(spec, lineup)
     known = work.results(observed, lineup)
     views = work.views(observed, stages, known)
     result = finished(known, stages)
     if result is None and _is_remembered(observed, stages[-1]):
         return Found(observed, lineup, remembered=True), []
     if result is None:
-        return Found(observed, lineup, views), _children(observed, lineup, views, known, offline)
+        return Found(observed, lineup, views), _children(observed, lineup, views, known)
     return _compared(observed, lineup, views, offline, result), []
 
 
@@ -130,16 +130,10 @@ def _is_remembered(observed: ObservedExperiment, compare: Stage) -> bool:
 
 
 def _children(
-    observed: ObservedExperiment, lineup: Lineup, views: tuple[StageView, ...], known: Results, offline: Offline
+    observed: ObservedExperiment, lineup: Lineup, views: tuple[StageView, ...], known: Results
 ) -> list[Child]:
-    by_title = {f"{SCORE}-{one.name}": one for one in lineup.contenders}
-    control = lineup.control(observed.experiment.spec.control_variant_name)
     wanted = (view for view in views if view.start or (_at_work(view) and _inputs_known(view, known)))
-    return [
-        child
-        for view in wanted
-        for child in stage_children(observed, view.stage, known, offline, by_title.get(view.stage.title, control))
-    ]
+    return [child for view in wanted for child in stage_children(observed, view.stage, known, lineup)]
 
 
 def _at_work(view: StageView) -> bool:

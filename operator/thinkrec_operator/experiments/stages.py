@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from thinkrec_crds.artifact import TerminationMessage
 from thinkrec_crds.comparison import TRAINING_ROLE, VARIANT_PREFIX
+from thinkrec_crds.experiment import ExperimentSpec
 from thinkrec_crds.experiment_spec import Offline
 from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_crds.stages import CompareParameters, Parameters, ScoreParameters, stage_key
@@ -19,7 +20,6 @@ from thinkrec_operator import parameters as read
 from thinkrec_operator.experiments.variants import Contender, Lineup
 from thinkrec_operator.graph import Input, Stage
 
-SCORE, COMPARE = "score", "compare"
 LEVEL = 0.05
 """Where there is no `spec.analysis` to name one."""
 LEAST_DRAWS, MOST_DRAWS = 2000, 20_000
@@ -30,19 +30,32 @@ def lineage(lineup: Lineup) -> dict[str, TerminationMessage]:
     return {result.key: result for one in lineup.contenders for result in one.record.data.results.values()}
 
 
-def offline_stages(offline: Offline, lineup: Lineup, control_name: str, level: float = LEVEL) -> tuple[Stage, ...]:
+def offline_stages(spec: ExperimentSpec, lineup: Lineup) -> tuple[Stage, ...]:
     """Return the stages in the order of work; the data comes first where it is not that of control's revision.
 
-    Variants of one revision share one stage.
+    There are none without an offline comparison, or while variants are missing. Variants of one revision share a stage.
     """
-    control = lineup.control(control_name)
+    offline = spec.offline
+    if offline is None or lineup.missing is not None:
+        return ()
+    control = lineup.control(spec.control_variant_name)
     own = _own_data(offline, control)
     data = own.key if own is not None else control.record.data.results["dataset"].key
     scores = [_score(one, control, data) for one in lineup.contenders]
     stages = [*{stage.key: stage for stage in reversed(scores)}.values()][::-1]
-    stages.append(_compare(offline, lineup, control, scores, level))
+    stages.append(_compare(offline, lineup, control, scores, level_of(spec)))
     known = lineage(lineup)
     return tuple(stages) if own is None or own.key in known else (own, *stages)
+
+
+def level_of(spec: ExperimentSpec) -> float:
+    """Return the chance of a false winner that is accepted."""
+    return float(spec.analysis.significance_level) if spec.analysis is not None else LEVEL
+
+
+def score_title(contender: Contender) -> str:
+    """Return what the stage that scores a variant is called."""
+    return f"{StageKind.SCORE}-{contender.name}"
 
 
 def metrics(offline: Offline) -> tuple[str, ...]:
@@ -74,7 +87,7 @@ def _score(one: Contender, control: Contender, data: str) -> Stage:
         inputs.append(Input(TRAINING_ROLE, StageKind.DATASET, learned))
     sizes = read.evaluate(control.owner.model.spec)
     given = ScoreParameters(max_users=sizes.max_users, max_rows_per_user=sizes.max_rows_per_user)
-    return _stage(control, StageKind.SCORE, f"{SCORE}-{one.name}", tuple(inputs), given)
+    return _stage(control, StageKind.SCORE, score_title(one), tuple(inputs), given)
 
 
 def _compare(offline: Offline, lineup: Lineup, control: Contender, scores: list[Stage], level: float) -> Stage:
@@ -89,7 +102,7 @@ def _compare(offline: Offline, lineup: Lineup, control: Contender, scores: list[
         minimize=tuple(metric.name for metric in offline.metrics if metric.direction == "Minimize"),
         bootstrap_samples=draws(len(lineup.contenders) - 1, level),
     )
-    return _stage(control, StageKind.COMPARE, COMPARE, inputs, given)
+    return _stage(control, StageKind.COMPARE, StageKind.COMPARE.value, inputs, given)
 
 
 def _stage(control: Contender, kind: StageKind, title: str, inputs: tuple[Input, ...], given: Parameters) -> Stage:

@@ -171,11 +171,8 @@ class ExperimentDriver:
 
     def _completed(self, observed: ObservedExperiment) -> dict[str, TerminationMessage]:
         """Return the stages whose artifacts a local store has already, whoever made them."""
-        lineup, offline = line_up(observed), self._experiment.spec.offline
-        if lineup.missing is not None or offline is None:
-            return {}
         store = self._store()
-        stages = offline_stages(offline, lineup, self._experiment.spec.control_variant_name)
+        stages = offline_stages(self._experiment.spec, line_up(observed))
         found = ((stage.key, store.published(stage.kind, stage.key)) for stage in stages)
         return {key: told for key, told in found if told is not None}
 

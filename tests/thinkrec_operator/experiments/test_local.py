@@ -95,7 +95,9 @@ def test_it_ends_with_a_verdict_and_a_second_run_starts_nothing(bench: Bench) ->
     assert bench.state.experiment_status().conclusion == told
 
 
-def test_without_its_state_it_finds_its_work_in_the_store(bench: Bench) -> None:
+@pytest.mark.parametrize("level", ["0.05", "0.001"])
+def test_without_its_state_it_finds_its_work_in_the_store(bench: Bench, level: str) -> None:
+    bench.spec["analysis"] = {"metrics": [{"name": "c", "event": {"name": "click"}}], "significanceLevel": level}
     bench.drive()
     before = bench.state.experiment_status().conclusion
     bench.state.root.rename(bench.folder / "old-state")

@@ -520,3 +520,11 @@ def test_the_secret_of_the_experiments_own_data_reaches_the_job_that_reads_them(
     world.step()
     names = [secret.name for secret in world.children[world.job("dataset")].settings.secrets]
     assert "private-data" in names
+
+
+def test_the_same_rows_are_drawn_for_a_variant_that_was_trained_with_another_seed(world: World) -> None:
+    world.models["warm"] = trained("warm", training={"seed": 7})
+    world.run()
+    assert world.models["warm"].revisions[-1].data.seed == 7
+    seeds = {child.stage.seed for child in world.children.values()}
+    assert seeds == {MOVIES.revisions[-1].data.seed}
