@@ -13,16 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from thinkrec_crds.bundle import INDEX_NAME, BundleIndex
 from thinkrec_crds.comparison import SCORES_NAME, TRAINING_ROLE
 from thinkrec_crds.stages import ScoreParameters
 from thinkrec_inference.engine.engine import Engine
 from thinkrec_trainer.context import LocalArtifact, StageContext, StageResult
+from thinkrec_trainer.evaluate import open_engine
 from thinkrec_trainer.evaluation.comparator import serving_scores
-from thinkrec_trainer.evaluation.sample import TestSample, TestUser, read_sample
-from thinkrec_trainer.fetch import base_model_uri
+from thinkrec_trainer.evaluation.sample import TestSample, TestUser, read_ids, read_sample
 from thinkrec_trainer.shards import Shard
-from thinkrec_trainer.workbench import invalid_as_bad_input
 
 _LEARNED_FROM = ("train", "validation")
 
@@ -60,18 +58,15 @@ def merge(context: StageContext, parts: Sequence[LocalArtifact]) -> StageResult:
 def _open(context: StageContext) -> Bench:
     given, bundle, dataset = context.spec.parameters, context.input("bundle"), context.input("dataset")
     assert isinstance(given, ScoreParameters)
-    with invalid_as_bad_input():
-        index = BundleIndex.from_json(bundle.file(INDEX_NAME).read_bytes())
-        base = context.fetch(base_model_uri(index.base_model))
-        engine = Engine.load(bundle.path, base, context.spec.compute, golden=False)
+    engine = open_engine(context, bundle)
     sample = read_sample(
         dataset,
         max_users=given.max_users,
         max_rows=given.max_rows_per_user,
-        history_length=index.history_length,
+        history_length=engine.bundle.index.history_length,
         seed=context.spec.seed,
     )
-    return Bench(engine, sample, _ids(dataset, "item"))
+    return Bench(engine, sample, read_ids(dataset, "item"))
 
 
 def _write(context: StageContext, bench: Bench, users: Sequence[TestUser]) -> StageResult:
@@ -115,15 +110,9 @@ def _pairs(dataset: LocalArtifact) -> pl.DataFrame:
         pl.read_parquet(dataset.file(f"{name}.parquet"), columns=["user_index", "item_index"]) for name in _LEARNED_FROM
     ]
     pairs = pl.concat(parts).unique()
-    users, items = np.array(_ids(dataset, "user"), dtype=object), np.array(_ids(dataset, "item"), dtype=object)
+    users, items = np.array(read_ids(dataset, "user"), dtype=object), np.array(read_ids(dataset, "item"), dtype=object)
     named = {"user_id": users[pairs["user_index"].to_numpy()], "item_id": items[pairs["item_index"].to_numpy()]}
     return pl.DataFrame(named, schema_overrides={"user_id": pl.String, "item_id": pl.String})
-
-
-def _ids(dataset: LocalArtifact, kind: str) -> list[str]:
-    table = pl.read_parquet(dataset.file(f"{kind}s.parquet"), columns=[f"{kind}_index", f"{kind}_id"])
-    found: list[str] = table.sort(f"{kind}_index")[f"{kind}_id"].to_list()
-    return found
 
 
 def _result(rows: pl.DataFrame, base_model_digest: str, device: str, precision: str) -> StageResult:

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from thinkrec_crds.comparison import ComparisonReport, Difference
 from thinkrec_crds.evaluation import REPORT_NAME, Estimate
 from thinkrec_crds.stages import CompareParameters
-from thinkrec_trainer.report.page import thousands
+from thinkrec_trainer.report.figures import draw_interval
+from thinkrec_trainer.report.page import templates, thousands
 from thinkrec_trainer.report.svg import ACCENT, MUTED, SOFT, new_figure, to_svg
 
 LEVEL = 0.05
@@ -28,15 +29,13 @@ def write_page(output: Path, report: ComparisonReport, given: CompareParameters)
 
 def render(report: ComparisonReport, given: CompareParameters) -> str:
     """Return the page's HTML. The same arguments give the same text."""
-    own, shared = PackageLoader("thinkrec_trainer.comparison", "."), PackageLoader("thinkrec_trainer.report", ".")
-    environment = Environment(
-        loader=ChoiceLoader([own, shared]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"thousands": thousands, "estimate": _estimate, "signed": _signed, "p_value": _p_value}
+    environment = templates("thinkrec_trainer.comparison", "thinkrec_trainer.report")
+    environment.filters |= {
+        "thousands": thousands,
+        "estimate": _estimate,
+        "signed": partial(_estimate, form="+.4f"),
+        "p_value": _p_value,
+    }
     return environment.get_template("comparison.html.j2").render(
         report=report,
         metrics=given.metrics,
@@ -70,10 +69,7 @@ def forest(report: ComparisonReport, metric: str) -> Markup:
     figure, axes = new_figure(5.6, 0.62 + 0.32 * max(1, len(rows)))
     axes.axvline(0.0, color=SOFT, linewidth=1, linestyle=(0, (2, 2)), zorder=0)
     for place, row in enumerate(rows):
-        colour = ACCENT if row.effect.excludes_zero() else MUTED
-        if row.effect.lower is not None and row.effect.upper is not None:
-            axes.plot([row.effect.lower, row.effect.upper], [place, place], color=colour, linewidth=2)
-        axes.plot([row.effect.value or 0.0], [place], "o", color=colour, markersize=6)
+        draw_interval(axes, place, row.effect, ACCENT if row.effect.excludes_zero() else MUTED)
     axes.set_yticks(range(len(rows)), [row.variant for row in rows])
     axes.set_ylim(max(1, len(rows)) - 0.4, -0.6)
     axes.spines["left"].set_visible(False)
@@ -81,20 +77,13 @@ def forest(report: ComparisonReport, metric: str) -> Markup:
     return to_svg(figure, f"Differences of {metric} from {report.control} with 95 % intervals")
 
 
-def _estimate(value: Estimate) -> str:
+def _estimate(value: Estimate, form: str = ".4f") -> str:
+    """Return a value with its interval, numbers in this format."""
     if value.value is None:
         return "-"
     if value.lower is None or value.upper is None:
-        return f"{value.value:.4f}"
-    return f"{value.value:.4f} [{value.lower:.4f}, {value.upper:.4f}]"
-
-
-def _signed(value: Estimate) -> str:
-    if value.value is None:
-        return "-"
-    if value.lower is None or value.upper is None:
-        return f"{value.value:+.4f}"
-    return f"{value.value:+.4f} [{value.lower:+.4f}, {value.upper:+.4f}]"
+        return f"{value.value:{form}}"
+    return f"{value.value:{form}} [{value.lower:{form}}, {value.upper:{form}}]"
 
 
 def _p_value(value: float | None) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +79,7 @@ def read_sample(
         raise BadInput(f"dataset {dataset.manifest.key} has no test rows: there is nothing to evaluate on")
     everybody = test["user_index"].unique().sort().to_list()
     chosen = sample_of(everybody, max_users or len(everybody), seed=seed, name="evaluate")
-    ids = _ids(dataset)
+    ids = read_ids(dataset, "user")
     timelines = read_timelines(dataset)
     kept = test.filter(pl.col("user_index").is_in(chosen)).sort("user_index", "position")
     groups = {int(key[0]): part.head(max_rows) for key, part in kept.group_by("user_index", maintain_order=True)}
@@ -101,9 +102,10 @@ def _test_user(user: int, user_id: str, history: History, rows: pl.DataFrame) ->
     )
 
 
-def _ids(dataset: LocalArtifact) -> list[str]:
-    table = pl.read_parquet(dataset.file("users.parquet"), columns=["user_index", "user_id"]).sort("user_index")
-    result: list[str] = table["user_id"].to_list()
+def read_ids(dataset: LocalArtifact, kind: Literal["user", "item"]) -> list[str]:
+    """Return the users' or the items' own ids, by index."""
+    table = pl.read_parquet(dataset.file(f"{kind}s.parquet"), columns=[f"{kind}_index", f"{kind}_id"])
+    result: list[str] = table.sort(f"{kind}_index")[f"{kind}_id"].to_list()
     return result
 
 

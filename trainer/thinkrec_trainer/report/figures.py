@@ -24,7 +24,7 @@ def forest(rows: Sequence[EvaluationRow], metric: str) -> Markup:
     ]
     figure, axes = new_figure(WIDTH, 0.62 + 0.32 * max(1, len(known)))
     for place, (row, found) in enumerate(known):
-        _interval(axes, place, found, _KIND_COLOURS.get(row.kind, MUTED))
+        draw_interval(axes, place, found, _KIND_COLOURS.get(row.kind, MUTED))
         if row.kind == "Fused" and found.value is not None:
             axes.axvline(found.value, color=ACCENT, linewidth=0.8, alpha=0.45, zorder=0)
     if metric in ("AUC", "UAUC"):
@@ -36,7 +36,8 @@ def forest(rows: Sequence[EvaluationRow], metric: str) -> Markup:
     return to_svg(figure, f"{metric} of each model with 95 % intervals")
 
 
-def _interval(axes: Axes, place: int, found: Estimate, colour: str) -> None:
+def draw_interval(axes: Axes, place: int, found: Estimate, colour: str) -> None:
+    """Draw a value as a dot on its own line, and its interval where it has one."""
     if found.lower is not None and found.upper is not None:
         axes.plot([found.lower, found.upper], [place, place], color=colour, linewidth=2, solid_capstyle="round")
     axes.plot([found.value or 0.0], [place], "o", color=colour, markersize=6)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from thinkrec_crds.engine_api import Branch
 from thinkrec_crds.evaluation import (
@@ -63,13 +63,7 @@ def render(
     names = [*experts, "general"]
     colours = [*(SERIES[number % len(SERIES)] for number in range(len(experts))), "var(--muted)"]
     part = report.all_rows
-    environment = Environment(
-        loader=PackageLoader("thinkrec_trainer.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("thinkrec_trainer.report")
     environment.filters |= {
         "duration": duration,
         "thousands": thousands,
@@ -96,6 +90,17 @@ def render(
         adapters=list(zip(names, colours, strict=True)),
         limits=limits(report, facts),
         main_metric=MAIN_METRIC,
+    )
+
+
+def templates(*packages: str) -> Environment:
+    """Return what renders the templates of these packages, the first one's before the next one's; all is escaped."""
+    return Environment(
+        loader=ChoiceLoader([PackageLoader(package, ".") for package in packages]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
