@@ -22,18 +22,17 @@ sys.path.sort(key=lambda entry: entry.rstrip("/").endswith("benchmarks"))
 import argparse
 import asyncio
 import contextlib
-import json
 import os
-import platform
 import statistics
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-sys.path.extend(str(Path(__file__).resolve().parents[1] / folder) for folder in ("tests", "scripts"))
+sys.path.extend(str(Path(__file__).resolve().parents[1] / folder) for folder in ("benchmarks", "tests", "scripts"))
+
+from operator_bench.report import Line, save, say, table
 
 from support.direct_scorer import DirectScorer
 from support.event_writer import feedback
@@ -55,17 +54,6 @@ SLOWER_SECONDS = 0.004
 APPEND_SECONDS = 2.0
 """Of each measurement of the log."""
 REQUESTS = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One row of the table."""
-
-    what: str
-    unit: str
-    value: float
-    target: float | None = None
-    """At most; None: no target."""
 
 
 def experiment(uid: str, variants: int) -> TrafficExperiment:
@@ -185,17 +173,10 @@ def main() -> None:
         folder = Path(name)
         lines = [*assignment(options.rounds), *asyncio.run(requests(options.rounds, folder))]
         lines += log_throughput(options.rounds, folder)
-    for line in lines:
-        target = "" if line.target is None else f"at most {line.target:g}"
-        print(f"{line.what:<48}{line.value:>12,.3f} {line.unit:<10} {target}")
+    say("done")
+    print(table(lines))
     if options.json:
-        machine = {
-            "cores": os.cpu_count(),
-            "architecture": platform.machine(),
-            "python": platform.python_version(),
-            "load": os.getloadavg()[0],
-        }
-        options.json.write_text(json.dumps({"machine": machine, "lines": [asdict(line) for line in lines]}, indent=1))
+        save(options.json, lines, {})
 
 
 if __name__ == "__main__":
