@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -119,6 +120,16 @@ PATTERN_REMEDIES: Final[Mapping[str, str]] = MappingProxyType(
 def as_float(text: str) -> float:
     """Return the number that a decimal text field stands for."""
     return float(text)
+
+
+def as_decimal(value: float) -> str:
+    """Return a number as the decimal text of a status: six digits at most, no trailing zeros."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")
+
+
+def as_optional_decimal(value: float | None) -> str | None:
+    """Return the same, or None for a number that is absent or not finite."""
+    return as_decimal(value) if value is not None and math.isfinite(value) else None
 
 
 def _whole_second(moment: datetime) -> datetime:

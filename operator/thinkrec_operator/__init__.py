@@ -7,7 +7,7 @@
     unsupported            pure: spec -> what it asks for in vain
     reconcile              pure: observed -> plan; `work`, `children`, `revisions`, `status`, `report`, `events` are its
                            parts;  names: of everything it makes
-    board                  conditions as a decision collects them
+    board, failure         conditions as a decision collects them;  why there is no going on
     experiments/           the same for a ThinkRecExperiment; pure
     deletion               pure: the plan of a model that is being deleted
     schedule, turn         pure: cron -> next time;  whether a scheduled training starts now

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from thinkrec_crds.conditions import CANNOT_START, Reason
+from thinkrec_crds.conditions import Reason
 from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_operator import children as build
 from thinkrec_operator import report, revisions, status, work
 from thinkrec_operator.deletion import farewell, wanted_finalizer
 from thinkrec_operator.events import events_between
-from thinkrec_operator.graph import SERVING_ROLE, Graph
-from thinkrec_operator.observed import JobState, Observed, Refusal, RevisionRecord
+from thinkrec_operator.failure import Failure, cannot_start, refused, start_reason
+from thinkrec_operator.graph import Graph
+from thinkrec_operator.observed import JobState, Observed, RevisionRecord
 from thinkrec_operator.plan import Child, ChildKind, ConfigMapChild, Deletion, DeploymentChild, Event, Plan
 from thinkrec_operator.revisions import Choice
-from thinkrec_operator.status import Facts, Failure
+from thinkrec_operator.status import Facts
 from thinkrec_operator.turn import Turn, take
 from thinkrec_operator.unsupported import unsupported_fields
 from thinkrec_operator.work import Results, StageView
@@ -119,11 +120,11 @@ def _failure(
         reason = Reason.BACKEND_NOT_INSTALLED
         return Failure(reason.value, f"{missing.message} {reason.remedy}", missing.stage.kind, reason.value)
     if observed.refusals:
-        return _refused(observed.refusals[0])
+        return refused(observed.refusals[0])
     failed = next((view for view in views if view.state == "Failed"), None)
     if failed is not None:
         return _stage_failure(failed)
-    if (waits := _cannot_start(views)) is not None:
+    if (waits := cannot_start(views)) is not None:
         return waits
     if graph.expert_count is None and (gate := _finished(views, StageKind.GATE)):
         told = dict(gate.result.counts) if gate.result else {}
@@ -134,26 +135,6 @@ def _failure(
     return _serving_failure(observed, choice.target)
 
 
-def _refused(refusal: Refusal) -> Failure:
-    reason = Reason.CHILD_REFUSED
-    said = f"{refusal.kind} {refusal.name} was refused ({refusal.reason or 'no reason'}): {refusal.message}"
-    return Failure(reason.value, f"{said}. {reason.remedy}")
-
-
-def _cannot_start(views: tuple[StageView, ...]) -> Failure | None:
-    """Return why a Job waits for a person: nothing failed for good, and it goes on by itself once that is put right."""
-    for view in views:
-        reason = _start_reason(view.reason)
-        if reason is not None and view.job is not None and view.job.active:
-            told = f"{view.stage.title}: {view.message}. {reason.remedy}"
-            return Failure(reason.value, told, view.stage.kind, reason.value)
-    return None
-
-
-def _start_reason(name: str | None) -> Reason | None:
-    return next((reason for reason in CANNOT_START if reason == name), None)
-
-
 def _serving_failure(observed: Observed, target: RevisionRecord | None) -> Failure | None:
     """Return why the target's pods do not get ready by themselves, unless the spec was in force and answers on."""
     serving = observed.serving
@@ -161,7 +142,7 @@ def _serving_failure(observed: Observed, target: RevisionRecord | None) -> Failu
         return None
     if _answers(observed) and status.was_ready(observed):
         return None
-    if (reason := _start_reason(serving.reason)) is not None:
+    if (reason := start_reason(serving.reason)) is not None:
         return Failure(reason.value, f"revision {target.name}: {serving.message}. {reason.remedy}")
     if not serving.stuck:
         return None
@@ -200,22 +181,13 @@ def _children(facts: Facts, graph: Graph, results: Results, *, refused: bool) ->
     observed, found = facts.observed, list[Child]()
     compared = work.compared_bundle(observed, graph)
     for view in facts.views:
-        if (view.start and not refused) or (_goes_on(view) and _inputs_known(view, results)):
+        if (view.start and not refused) or (work.at_work(view) and work.inputs_known(view, results)):
             found += build.stage_children(observed, view, results, compared)
     if facts.made is not None:
         found.append(build.revision_child(observed, facts.made))
     if facts.target is not None and observed.settings.serve and not refused:
         found += build.serving_children(observed, facts.target)
     return found
-
-
-def _goes_on(view: StageView) -> bool:
-    return view.job is not None and view.job.active and not view.job.deleting and view.result is None
-
-
-def _inputs_known(view: StageView, results: Results) -> bool:
-    """Return whether a Job at work can be described again: a finished Job it reads from may be gone already."""
-    return all(item.key in results or item.role == SERVING_ROLE for item in view.stage.inputs)
 
 
 def _deletions(facts: Facts, graph: Graph, results: Results, children: list[Child]) -> tuple[Deletion, ...]:
@@ -231,7 +203,8 @@ def _deletions(facts: Facts, graph: Graph, results: Results, children: list[Chil
         if job.active and not job.deleting and job.key not in wanted
     ]
     kept = {child.name for child in children if isinstance(child, ConfigMapChild)}
-    if all(_inputs_known(view, results) for view in facts.views if _goes_on(view)):  # else one we cannot name is read
+    # A Job at work that cannot be described again reads a ConfigMap that we cannot name.
+    if all(work.inputs_known(view, results) for view in facts.views if work.at_work(view)):
         found += [Deletion(ChildKind.CONFIG_MAP, n, "no Job reads it") for n in observed.config_maps if n not in kept]
     found += _unused(facts, children)
     keep = (facts.made, facts.target, revisions.serving_now(observed), revisions.newest(observed.revisions))

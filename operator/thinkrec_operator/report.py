@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from thinkrec_crds.fields import as_decimal, as_optional_decimal
 from thinkrec_crds.group import (
     ANNOTATION_RECONCILE_REQUESTED,
     LABEL_COMPONENT,
@@ -115,19 +116,11 @@ def _metrics(facts: Facts) -> tuple[MetricValue, ...]:
     return tuple(
         MetricValue(
             name=name,
-            value=_decimal(values[name.lower()]),
-            lower=_optional(values.get(f"{name.lower()}_lower")),
-            upper=_optional(values.get(f"{name.lower()}_upper")),
-            baseline=_optional(values.get(f"collaborative_{name.lower()}")),
+            value=as_decimal(values[name.lower()]),
+            lower=as_optional_decimal(values.get(f"{name.lower()}_lower")),
+            upper=as_optional_decimal(values.get(f"{name.lower()}_upper")),
+            baseline=as_optional_decimal(values.get(f"collaborative_{name.lower()}")),
         )
         for name in facts.observed.model.spec.evaluation.metrics
         if math.isfinite(values.get(name.lower(), math.nan))
     )
-
-
-def _decimal(value: float) -> str:
-    return f"{value:.6f}".rstrip("0").rstrip(".")
-
-
-def _optional(value: float | None) -> str | None:
-    return _decimal(value) if value is not None and math.isfinite(value) else None

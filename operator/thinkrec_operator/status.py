@@ -14,6 +14,7 @@ from thinkrec_crds.conditions import MODEL_CONDITIONS, ConditionType, Reason
 from thinkrec_crds.model_status import Condition
 from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_operator.board import Board
+from thinkrec_operator.failure import Failure
 from thinkrec_operator.observed import JobState, Observed, RevisionRecord, ServingObservation
 from thinkrec_operator.revisions import GateCheck
 from thinkrec_operator.work import StageView
@@ -22,18 +23,6 @@ _TRANSIENT = (ConditionType.RECONCILING, ConditionType.STALLED, ConditionType.ST
 
 STALLING = MODEL_CONDITIONS[ConditionType.STALLED]
 """Reasons that Stalled may have; any other cause of a failed stage stalls as TrainingFailed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why the operator cannot go on until something changes."""
-
-    reason: str
-    message: str
-    kind: StageKind | None = None
-    """The stage that failed; None when no stage is to blame."""
-    cause: str = ""
-    """What happened to the stage's Job, as a reason of conditions.py."""
 
 
 @dataclass(frozen=True, slots=True)

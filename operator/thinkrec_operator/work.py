@@ -17,7 +17,7 @@ from thinkrec_crds.model_status import StageState
 from thinkrec_crds.spec_training import TrainingBackend
 from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_operator import revisions, schedule
-from thinkrec_operator.graph import Comparator, Graph, Stage, build_graph
+from thinkrec_operator.graph import SERVING_ROLE, Comparator, Graph, Stage, build_graph
 from thinkrec_operator.names import job_name
 from thinkrec_operator.observed import JobObservation, JobState, Observed
 
@@ -258,3 +258,13 @@ def failure_of(stage: Stage, job: JobObservation) -> tuple[str, str]:
 def _exit_sentence(job: JobObservation) -> str:
     code = "no exit code" if job.exit_code is None else f"exit code {job.exit_code}"
     return f"Job {job.name} failed with {code} after {job.attempts} attempts"
+
+
+def at_work(view: StageView) -> bool:
+    """Return whether a Job works on the stage, or waits to, whose result is not known yet."""
+    return view.job is not None and view.job.active and not view.job.deleting and view.result is None
+
+
+def inputs_known(view: StageView, results: Results) -> bool:
+    """Return whether a Job at work can be described again: a finished Job it reads from may be gone already."""
+    return all(item.key in results or item.role == SERVING_ROLE for item in view.stage.inputs)

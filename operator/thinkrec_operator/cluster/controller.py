@@ -6,26 +6,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from thinkrec_crds.group import FINALIZER
 from thinkrec_crds.model import ThinkRecModel
-from thinkrec_operator.cluster import resources
-from thinkrec_operator.cluster.api import Api
-from thinkrec_operator.cluster.apply import Applier, Outcome
-from thinkrec_operator.cluster.metrics import Metrics
+from thinkrec_operator.cluster.apply import Outcome
 from thinkrec_operator.cluster.objects import ObjectRecord, Unreadable, parsed_model
-from thinkrec_operator.cluster.observe import lost_jobs, observe
-from thinkrec_operator.cluster.progress import ProgressReader
-from thinkrec_operator.cluster.refusals import Refusals
+from thinkrec_operator.cluster.observe import observe
 from thinkrec_operator.cluster.resources import MODEL
-from thinkrec_operator.cluster.unreadable import unreadable_status
-from thinkrec_operator.cluster.view import View
-from thinkrec_operator.cluster.worker import Worker
-from thinkrec_operator.cluster.workqueue import Key, WorkQueue
-from thinkrec_operator.observed import Observed, Settings
+from thinkrec_operator.cluster.worker import Parts, Worker
+from thinkrec_operator.cluster.workqueue import Key
+from thinkrec_operator.observed import Observed
 from thinkrec_operator.plan import Event, Plan
 from thinkrec_operator.reconcile import reconcile
+from thinkrec_operator.work import finished_work
 
 DECISIONS = 4
 """In one visit: what is published, what starts, how it stands, and one more."""
@@ -34,23 +27,14 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """What a controller works with."""
+class Surroundings:
+    """What a decision about a model depends on besides the model and its children."""
 
-    api: Api
-    view: View
-    queue: WorkQueue
-    applier: Applier
-    refusals: Refusals
-    progress: ProgressReader
-    metrics: Metrics
-    settings: Settings
     kinds: Callable[[], frozenset[str]]
     """Optional kinds that the cluster knows."""
-    clock: Callable[[], datetime]
-    after: Callable[[Key], None] = lambda key: None
+    after: Callable[[Key], None]
     """Told when a model was visited, or is gone: experiments look at it again."""
-    in_use: Callable[[Key], frozenset[str]] = lambda key: frozenset()
+    in_use: Callable[[Key], frozenset[str]]
     """Revisions of a model that experiments compare."""
 
 
@@ -66,33 +50,31 @@ class _Decided:
 class Controller(Worker):
     """Reconciles models from the queue."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, surroundings: Surroundings) -> None:
         """Use these parts."""
-        super().__init__(parts.api, parts.view, parts.queue, parts.metrics)
-        self._parts = parts
+        super().__init__(parts)
+        self._surroundings = surroundings
 
     async def reconcile(self, key: Key) -> str:
         """Decide about a model until nothing is left to do now, and write one status."""
         try:
             return await self._reconcile(key)
         finally:
-            self._parts.after(key)  # also of a visit that failed: it may have made a revision before
+            self._surroundings.after(key)  # also of a visit that failed: it may have made a revision before
 
     async def _reconcile(self, key: Key) -> str:
         parts = self._parts
         record = parts.view.model(key)
         if record is None:
-            parts.queue.drop(key)
-            parts.view.let_go(key, tuple(parts.view.children(key).results))
-            await parts.progress.refresh(key, (), ())
+            await self.forget(key)
             parts.metrics.forget(*key)
             return "gone"
         model = parsed_model(record)
         if isinstance(model, Unreadable):
             return await self._unreadable(key, record, model)
-        await self._read_progress(key)
+        await self.read_progress(key)
         observed = self._observe(key, model)
-        if await self._make_lost_jobs_again(key, observed):
+        if await self.make_lost_jobs_again(key, lambda: finished_work(observed)):
             return "lost"
         decided = await self._decide(key, observed)
         plan = decided.plan
@@ -143,10 +125,10 @@ class Controller(Worker):
             model,
             settings=parts.settings,
             now=parts.clock(),
-            kinds=parts.kinds(),
+            kinds=self._surroundings.kinds(),
             refusals=parts.refusals,
             progress=parts.progress.newest,
-            in_use=parts.in_use(key),
+            in_use=self._surroundings.in_use(key),
         )
 
     async def _unreadable(self, key: Key, record: ObjectRecord, model: Unreadable) -> str:
@@ -159,22 +141,6 @@ class Controller(Worker):
             version = str(record.version)
             view.put(MODEL, await api.set_finalizers(MODEL, *key, version=version, finalizers=kept))
             _log.warning("%s/%s is let go with its artifacts left in the store: %s", *key, model.message)
-        elif not record.deleting and (manifest := unreadable_status(body, model, self._parts.clock())) is not None:
-            view.put(MODEL, await api.apply_status(MODEL, manifest))
-            _log.warning("%s/%s: %s", *key, model.message)
+        elif not record.deleting:
+            await self.tell_unreadable(key, record, model)
         return "unreadable"
-
-    async def _read_progress(self, key: Key) -> None:
-        children = self._parts.view.children(key)
-        await self._parts.progress.refresh(key, tuple(children.jobs.values()), tuple(children.pods.values()))
-
-    async def _make_lost_jobs_again(self, key: Key, observed: Observed) -> bool:
-        """Delete Jobs whose results nobody can name any more; the stage finds its artifact and ends at once."""
-        lost = False
-        for job in tuple(lost_jobs(self._parts.view, key, observed)):
-            await self.list_pods(key, job)
-            if any(found.uid == job.uid for found in lost_jobs(self._parts.view, key, observed)):
-                _log.warning("%s/%s: Job %s succeeded, but its Pods are gone; it runs again", *key, job.name)
-                await self._parts.api.delete(resources.BY_KIND[job.kind], key[0], job.name, uid=job.uid)
-                lost = True
-        return lost

@@ -7,58 +7,28 @@ names was visited, so that the order in which they are applied does not matter.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterator
 
 from thinkrec_crds.experiment import ThinkRecExperiment
 from thinkrec_operator.cluster import resources
-from thinkrec_operator.cluster.api import Api
-from thinkrec_operator.cluster.apply import Applier
-from thinkrec_operator.cluster.jobs import JobRecord, is_lost, pods_of
-from thinkrec_operator.cluster.metrics import Metrics
-from thinkrec_operator.cluster.objects import ObjectRecord, Unreadable, parsed_experiment, parsed_model
+from thinkrec_operator.cluster.objects import Unreadable, parsed_experiment, parsed_model
 from thinkrec_operator.cluster.observe import observe_jobs, revisions_of
-from thinkrec_operator.cluster.progress import ProgressReader
-from thinkrec_operator.cluster.refusals import Refusals
-from thinkrec_operator.cluster.unreadable import unreadable_status
 from thinkrec_operator.cluster.view import View
-from thinkrec_operator.cluster.worker import Worker
-from thinkrec_operator.cluster.workqueue import Key, WorkQueue
+from thinkrec_operator.cluster.worker import Parts, Worker
+from thinkrec_operator.cluster.workqueue import Key
 from thinkrec_operator.experiments import work
 from thinkrec_operator.experiments.observed import ObservedExperiment, ObservedModel
 from thinkrec_operator.experiments.reconcile import reconcile
 from thinkrec_operator.experiments.variants import line_up
-from thinkrec_operator.observed import Settings
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ExperimentParts:
-    """What the controller of experiments works with."""
-
-    api: Api
-    view: View
-    """Experiments and their children."""
-    models: View
-    queue: WorkQueue
-    applier: Applier
-    refusals: Refusals
-    progress: ProgressReader
-    metrics: Metrics
-    settings: Settings
-    clock: Callable[[], datetime]
 
 
 class ExperimentController(Worker):
     """Reconciles experiments from the queue."""
 
-    def __init__(self, parts: ExperimentParts) -> None:
-        """Use these parts."""
-        super().__init__(parts.api, parts.view, parts.queue, parts.metrics)
-        self._parts = parts
+    def __init__(self, parts: Parts, models: View) -> None:
+        """Use these parts; `models` holds the models that experiments name."""
+        super().__init__(parts)
+        self._models = models
         self._followers: dict[Key, set[Key]] = {}
         """Model -> experiments without a verdict that name it."""
         self._follows: dict[Key, tuple[Key, ...]] = {}
@@ -87,18 +57,19 @@ class ExperimentController(Worker):
         parts, record = self._parts, self._parts.view.model(key)
         self._unfollow(key)
         if record is None:
-            parts.queue.drop(key)
-            parts.view.let_go(key, tuple(parts.view.children(key).results))
-            await parts.progress.refresh(key, (), ())
+            await self.forget(key)
             return "gone"
         experiment = parsed_experiment(record)
         if isinstance(experiment, Unreadable):
-            return await self._unreadable(key, record, experiment)
+            if not record.deleting:
+                await self.tell_unreadable(key, record, experiment)
+            return "unreadable"
         self._follow(key, experiment)
-        children = parts.view.children(key)
-        await parts.progress.refresh(key, tuple(children.jobs.values()), tuple(children.pods.values()))
+        await self.read_progress(key)
         observed = self._observe(key, experiment)
-        if await self._make_lost_jobs_again(key, observed):
+        if not observed.concluded and await self.make_lost_jobs_again(
+            key, lambda: work.results(observed, line_up(observed))
+        ):
             return "lost"
         plan = reconcile(observed)
         outcome = await parts.applier.children(key, experiment, plan)
@@ -123,19 +94,19 @@ class ExperimentController(Worker):
             experiment=experiment,
             now=parts.clock(),
             settings=parts.settings,
-            models=dict(self._models(key[0], experiment)),
+            models=dict(self._named(key[0], experiment)),
             jobs=jobs,
             config_maps=tuple(sorted(r.name for r in own if r.kind == resources.CONFIG_MAP.kind)),
             completed=children.told(),
             refusals=parts.refusals.of(key),
         )
 
-    def _models(self, namespace: str, experiment: ThinkRecExperiment) -> Iterator[tuple[str, ObservedModel]]:
+    def _named(self, namespace: str, experiment: ThinkRecExperiment) -> Iterator[tuple[str, ObservedModel]]:
         for name in {variant.model_ref.name for variant in experiment.spec.variants}:
-            record = self._parts.models.model((namespace, name))
+            record = self._models.model((namespace, name))
             model = parsed_model(record) if record is not None and not record.deleting else None
             if model is not None and not isinstance(model, Unreadable):
-                found = revisions_of(self._parts.models, (namespace, name), model.metadata.uid)
+                found = revisions_of(self._models, (namespace, name), model.metadata.uid)
                 yield name, ObservedModel(model, found)
 
     def _follow(self, key: Key, experiment: ThinkRecExperiment) -> None:
@@ -150,30 +121,3 @@ class ExperimentController(Worker):
             keys.discard(key)
             if not keys:
                 self._followers.pop(model, None)
-
-    async def _make_lost_jobs_again(self, key: Key, observed: ObservedExperiment) -> bool:
-        """Delete Jobs whose results nobody can name any more; the stage finds its artifact and ends at once."""
-        if observed.concluded:
-            return False
-        known, lost = work.results(observed, line_up(observed)), False
-        children = self._parts.view.children(key)
-        for job in tuple(children.jobs.values()):
-            if job.key in known or not is_lost(job, pods_of(job, children.pods.values())):
-                continue
-            await self.list_pods(key, job)  # the watch of Pods may be behind the watch of Jobs
-            if is_lost(job, pods_of(job, children.pods.values())):
-                await self._delete(key, job)
-                lost = True
-        return lost
-
-    async def _delete(self, key: Key, job: JobRecord) -> None:
-        _log.warning("%s/%s: Job %s succeeded, but its Pods are gone; it runs again", *key, job.name)
-        await self._parts.api.delete(resources.BY_KIND[job.kind], key[0], job.name, uid=job.uid)
-
-    async def _unreadable(self, key: Key, record: ObjectRecord, found: Unreadable) -> str:
-        parts = self._parts
-        manifest = unreadable_status(record.body, found, parts.clock())
-        if not record.deleting and manifest is not None:
-            parts.view.put(resources.EXPERIMENT, await parts.api.apply_status(resources.EXPERIMENT, manifest))
-            _log.warning("%s/%s: %s", *key, found.message)
-        return "unreadable"

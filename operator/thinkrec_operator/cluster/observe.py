@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -28,7 +28,6 @@ from thinkrec_operator.observed import (
     ServingObservation,
     Settings,
 )
-from thinkrec_operator.work import finished_work
 
 CLEANUP = "cleanup"
 """Component label of the Job that removes what a deleted model left in the store."""
@@ -74,11 +73,11 @@ def observe(
     )
 
 
-def lost_jobs(view: View, key: Key, observed: Observed) -> Iterator[JobRecord]:
+def lost_jobs(view: View, key: Key, known: Callable[[], Container[str]]) -> Iterator[JobRecord]:
     """Yield the Jobs that succeeded but whose Pods are gone, where nothing else knows what they published."""
     children = view.children(key)
     for job in children.jobs.values():
-        if job.key and is_lost(job, pods_of(job, children.pods.values())) and job.key not in finished_work(observed):
+        if job.key and is_lost(job, pods_of(job, children.pods.values())) and job.key not in known():
             yield job
 
 

@@ -9,9 +9,10 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import kopf
 
@@ -20,10 +21,10 @@ from thinkrec_operator.cluster import credentials, handlers, resources
 from thinkrec_operator.cluster.api import Api
 from thinkrec_operator.cluster.apply import Applier
 from thinkrec_operator.cluster.config import OperatorConfig
-from thinkrec_operator.cluster.controller import Controller, Parts
+from thinkrec_operator.cluster.controller import Controller, Surroundings
 from thinkrec_operator.cluster.echo import Echo
 from thinkrec_operator.cluster.errors import ApiError
-from thinkrec_operator.cluster.experiments import ExperimentController, ExperimentParts
+from thinkrec_operator.cluster.experiments import ExperimentController
 from thinkrec_operator.cluster.health import Health, measure_lag, serving
 from thinkrec_operator.cluster.listing import Listing
 from thinkrec_operator.cluster.metrics import Metrics
@@ -31,6 +32,7 @@ from thinkrec_operator.cluster.progress import ProgressReader
 from thinkrec_operator.cluster.refusals import Refusals
 from thinkrec_operator.cluster.resync import Resync
 from thinkrec_operator.cluster.view import View
+from thinkrec_operator.cluster.worker import Parts
 from thinkrec_operator.cluster.workqueue import WorkQueue
 
 FIRST_LIST_SECONDS = 2.0
@@ -39,6 +41,7 @@ EXPERIMENT_WORKERS = 2
 DRAIN_SECONDS = 20.0
 """Time that writes at work get to end."""
 
+_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
@@ -87,84 +90,43 @@ class Operator:
 
     async def _knows_experiments(self, api: Api) -> bool:
         """Return whether the apiserver serves experiments; where it does not, models are worked on all the same."""
-        while True:
-            try:
-                served = await api.serves(resources.EXPERIMENT)
-                break
-            except ApiError as error:
-                wait = error.retry_after or FIRST_LIST_SECONDS
-                _log.warning("cannot ask for the known kinds yet: %s; again in %.0f s", error, wait)
-                await asyncio.sleep(wait)
+        served = await _patiently(lambda: api.serves(resources.EXPERIMENT))
         if not served:
             name = f"{group.EXPERIMENT_PLURAL}.{group.GROUP}"
             _log.warning("the CRD %s is not installed: experiments are left out until it is", name)
         return served
 
     def _workers(self, api: Api, resync: Resync) -> list[asyncio.Task[None]]:
-        experiments = ExperimentController(self._experiment_parts(api))
-        models = Controller(self._parts(api, resync, experiments))
+        experiments = ExperimentController(self._parts(api, self._experiments), self._models.view)
+        around = Surroundings(lambda: resync.kinds, experiments.model_changed, experiments.revisions_in_use)
+        models = Controller(self._parts(api, self._models), around)
         names = [("worker", models)] * self._config.workers + [("experiments", experiments)] * EXPERIMENT_WORKERS
         return [
             asyncio.create_task(worker.work(), name=f"{name}-{number}") for number, (name, worker) in enumerate(names)
         ]
 
-    def _parts(self, api: Api, resync: Resync, experiments: ExperimentController) -> Parts:
-        lane = self._models
+    def _parts(self, api: Api, lane: handlers.Lane) -> Parts:
+        refusals = self._refusals_of(lane)
         return Parts(
             api=api,
             view=lane.view,
             queue=lane.queue,
-            applier=self._applier(api, lane),
-            refusals=self._refusals_of(lane),
-            progress=self._progress(api),
-            metrics=self._metrics,
-            settings=self._config.settings,
-            kinds=lambda: resync.kinds,
-            clock=self._clock,
-            after=experiments.model_changed,
-            in_use=experiments.revisions_in_use,
-        )
-
-    def _experiment_parts(self, api: Api) -> ExperimentParts:
-        lane = self._experiments
-        return ExperimentParts(
-            api=api,
-            view=lane.view,
-            models=self._models.view,
-            queue=lane.queue,
-            applier=self._applier(api, lane),
-            refusals=self._refusals_of(lane),
-            progress=self._progress(api),
+            applier=Applier(api, lane.view, refusals=refusals, echo=self._echo),
+            refusals=refusals,
+            progress=ProgressReader(api, period=self._config.progress_period_seconds, clock=time.monotonic),
             metrics=self._metrics,
             settings=self._config.settings,
             clock=self._clock,
         )
-
-    def _applier(self, api: Api, lane: handlers.Lane) -> Applier:
-        return Applier(api, lane.view, refusals=self._refusals_of(lane), echo=self._echo)
 
     def _refusals_of(self, lane: handlers.Lane) -> Refusals:
         return self._refusals[lane.view.scope.owner.kind]
 
-    def _progress(self, api: Api) -> ProgressReader:
-        return ProgressReader(api, period=self._config.progress_period_seconds, clock=time.monotonic)
-
     async def _first_list(self, resyncs: list[Resync]) -> None:
         """List everything before the first decision: one made on half a view would create what is there already."""
-        start, todo = time.monotonic(), list(resyncs)
-        while True:
-            try:
-                while todo:  # what is listed once is not listed again: news of it would be awaited in watches
-                    await todo[0].run()
-                    del todo[0]
-                break
-            except ApiError as error:
-                hint = ""
-                if error.not_found:
-                    hint = f"; is the CRD {resources.MODEL.plural}.{resources.MODEL.group} installed?"
-                wait = error.retry_after or FIRST_LIST_SECONDS
-                _log.warning("cannot list yet: %s%s; again in %.0f s", error, hint, wait)
-                await asyncio.sleep(wait)
+        start = time.monotonic()
+        for resync in resyncs:  # what is listed once is not listed again: news of it would be awaited in watches
+            await _patiently(resync.run)
         for lane in self._lanes:
             for key, record in lane.view.models():
                 busy = any(not job.finished for job in lane.view.children(key).jobs.values())
@@ -235,6 +197,20 @@ class Operator:
         for task in tasks:
             with suppress(asyncio.CancelledError, KindsChanged):
                 await task
+
+
+async def _patiently(call: Callable[[], Awaitable[_T]]) -> _T:
+    """Return what a call returns, once the apiserver and the CRDs are there."""
+    while True:
+        try:
+            return await call()
+        except ApiError as error:
+            hint = ""
+            if error.not_found:
+                hint = f"; is the CRD {resources.MODEL.plural}.{resources.MODEL.group} installed?"
+            wait = error.retry_after or FIRST_LIST_SECONDS
+            _log.warning("cannot list yet: %s%s; again in %.0f s", error, hint, wait)
+            await asyncio.sleep(wait)
 
 
 def _denied(resyncs: list[Resync]) -> frozenset[str]:

@@ -32,8 +32,8 @@ def _start(before: ExperimentStatus, after: ExperimentStatus) -> Iterator[Event]
 
 
 def _stalled(before: ExperimentStatus, after: ExperimentStatus) -> Iterator[Event]:
-    new = next((item for item in after.conditions if item.type == ConditionType.STALLED), None)
-    old = next((item for item in before.conditions if item.type == ConditionType.STALLED), None)
+    new = after.condition(ConditionType.STALLED)
+    old = before.condition(ConditionType.STALLED)
     if new is not None and (old is None or old.reason != new.reason):
         yield Event("Warning", new.reason, new.message)
 
@@ -43,6 +43,6 @@ def _end(before: ExperimentStatus, after: ExperimentStatus) -> Iterator[Event]:
     if told is None or before.conclusion is not None:
         return
     yield Event("Warning" if told.reason in _WARNINGS else "Normal", told.reason, told.message)
-    promoted = next((c for c in after.conditions if c.type == ConditionType.PROMOTED), None)
+    promoted = after.condition(ConditionType.PROMOTED)
     if promoted is not None and promoted.status == "True":
         yield Event("Normal", "Promoted", promoted.message)

@@ -12,10 +12,11 @@ from thinkrec_crds.conditions import Reason
 from thinkrec_crds.experiment import ExperimentSpec
 from thinkrec_crds.experiment_spec import Offline, OfflineGate
 from thinkrec_crds.experiment_status import Conclusion
+from thinkrec_crds.fields import as_decimal, as_optional_decimal
+from thinkrec_operator.board import MAX_MESSAGE
 from thinkrec_operator.experiments.stages import level_of
 
 Numbers = Mapping[str, float]
-MAX_MESSAGE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +114,13 @@ def _concluded(reason: Reason, winner: str | None, metric: str, told: _Effect | 
         reason=reason.value,
         message=f"{told.name} {words}: {metric} {told.found.value:+.4f}{interval}{p_value}. {reason.meaning}",
         metric=metric,
-        effect=_text(told.found.value),
-        lower=_text(told.found.lower),
-        upper=_text(told.found.upper),
-        p_value=_text(told.found.p_value),
+        effect=as_decimal(told.found.value),
+        lower=as_optional_decimal(told.found.lower),
+        upper=as_optional_decimal(told.found.upper),
+        p_value=as_optional_decimal(told.found.p_value),
     )
 
 
 def _decimal(value: float) -> Decimal:
     """Return it as it was rounded to be reported, so that a gate of 0.62 is reached by 0.62."""
     return Decimal(f"{value:.6f}").normalize()
-
-
-def _text(value: float | None) -> str | None:
-    return None if value is None else f"{value:.6f}".rstrip("0").rstrip(".")

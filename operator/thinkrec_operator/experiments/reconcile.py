@@ -22,7 +22,7 @@ from thinkrec_operator.experiments.variants import Lineup, line_up
 from thinkrec_operator.graph import Stage
 from thinkrec_operator.observed import JobState
 from thinkrec_operator.plan import Child, ChildKind, ConfigMapChild, Deletion, Event
-from thinkrec_operator.work import StageView
+from thinkrec_operator.work import StageView, at_work, inputs_known
 
 Results = Mapping[str, TerminationMessage]
 
@@ -132,16 +132,8 @@ def _is_remembered(observed: ObservedExperiment, compare: Stage) -> bool:
 def _children(
     observed: ObservedExperiment, lineup: Lineup, views: tuple[StageView, ...], known: Results
 ) -> list[Child]:
-    wanted = (view for view in views if view.start or (_at_work(view) and _inputs_known(view, known)))
+    wanted = (view for view in views if view.start or (at_work(view) and inputs_known(view, known)))
     return [child for view in wanted for child in stage_children(observed, view.stage, known, lineup)]
-
-
-def _at_work(view: StageView) -> bool:
-    return view.job is not None and view.job.active and not view.job.deleting and view.result is None
-
-
-def _inputs_known(view: StageView, known: Results) -> bool:
-    return all(item.key in known for item in view.stage.inputs)
 
 
 def _replaced(views: tuple[StageView, ...]) -> tuple[Deletion, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from thinkrec_crds.comparison import measured
-from thinkrec_crds.conditions import CANNOT_START, EXPERIMENT_CONDITIONS, ConditionType, Reason
+from thinkrec_crds.conditions import EXPERIMENT_CONDITIONS, ConditionType, Reason
 from thinkrec_crds.experiment_status import (
     Conclusion,
     ExperimentStage,
@@ -19,11 +19,13 @@ from thinkrec_crds.experiment_status import (
     VariantMetric,
     VariantStatus,
 )
+from thinkrec_crds.fields import as_decimal, as_optional_decimal
 from thinkrec_crds.model_status import Condition, ConditionStatus
 from thinkrec_operator.board import Board
 from thinkrec_operator.experiments.observed import ObservedExperiment
 from thinkrec_operator.experiments.stages import metrics
 from thinkrec_operator.experiments.variants import Lineup, Missing
+from thinkrec_operator.failure import Failure, cannot_start, refused
 from thinkrec_operator.work import StageView
 
 _TRANSIENT = (ConditionType.RECONCILING, ConditionType.STALLED)
@@ -56,24 +58,20 @@ class Found:
         return next((view for view in self.views if view.state == "Failed"), None)
 
     @property
-    def stuck(self) -> tuple[str, str] | None:
-        """Return reason and message of what keeps the experiment from running, or None."""
+    def stuck(self) -> Failure | None:
+        """Return what keeps the experiment from running, or None."""
         if self.observed.refusals:
-            refusal, reason = self.observed.refusals[0], Reason.CHILD_REFUSED
-            said = f"{refusal.kind} {refusal.name} was refused ({refusal.reason or 'no reason'}): {refusal.message}"
-            return reason.value, f"{said}. {reason.remedy}"
+            return refused(self.observed.refusals[0])
         if self.incomplete:
-            return Reason.EVALUATION_FAILED.value, self.incomplete
-        if (waits := _cannot_start(self.views)) is not None:
+            return Failure(Reason.EVALUATION_FAILED.value, self.incomplete)
+        if (waits := cannot_start(self.views)) is not None:
             return waits
         if (view := self.failed) is not None:
-            return (
-                Reason.EVALUATION_FAILED.value,
-                f"{view.stage.title}: {view.message}. {Reason.EVALUATION_FAILED.remedy}",
-            )
+            told = f"{view.stage.title}: {view.message}. {Reason.EVALUATION_FAILED.remedy}"
+            return Failure(Reason.EVALUATION_FAILED.value, told, view.stage.kind)
         missing = self.lineup.missing
         if missing is not None and (missing.reason is Reason.INVALID_SPEC or _waited_long(self.observed)):
-            return missing.reason.value, missing.message
+            return Failure(missing.reason.value, missing.message)
         return None
 
 
@@ -125,8 +123,8 @@ def _ready(board: Board, found: Found) -> None:
     kind, missing = ConditionType.READY, found.lineup.missing
     if found.conclusion is not None:
         board.put(kind, "True", Reason.SUCCEEDED.value, "The experiment is over.")
-    elif found.stuck is not None:
-        board.put(kind, "False", *found.stuck)
+    elif (stuck := found.stuck) is not None:
+        board.put(kind, "False", stuck.reason, stuck.message)
     elif missing is not None:
         board.put(kind, "False", missing.reason.value, missing.message)
     elif found.observed.experiment.spec.suspend:
@@ -147,8 +145,8 @@ def _succeeded(board: Board, found: Found) -> None:
 def _reconciling_or_stalled(board: Board, found: Found) -> None:
     if found.conclusion is not None:
         return
-    if found.stuck is not None:
-        board.put(ConditionType.STALLED, "True", *found.stuck)
+    if (stuck := found.stuck) is not None:
+        board.put(ConditionType.STALLED, "True", stuck.reason, stuck.message)
     elif found.lineup.missing is not None:
         board.put(ConditionType.RECONCILING, "True", Reason.PROGRESSING.value, found.lineup.missing.message)
 
@@ -212,13 +210,12 @@ def _metrics(found: Found, place: int) -> tuple[VariantMetric, ...]:
     for name in metrics(offline):
         told = measured(numbers or {}, place, name)
         if told is not None:
-            interval = (_text(told.lower), _text(told.upper)) if told.lower is not None else (None, None)
             rows.append(
                 VariantMetric(
                     name=name,
-                    value=_text(told.value) or "0",
-                    lower=interval[0],
-                    upper=interval[1],
+                    value=as_decimal(told.value),
+                    lower=as_optional_decimal(told.lower),
+                    upper=as_optional_decimal(told.upper),
                     sample_size=found.users,
                 )
             )
@@ -242,15 +239,6 @@ def _stage(view: StageView) -> ExperimentStage:
     )
 
 
-def _cannot_start(views: tuple[StageView, ...]) -> tuple[str, str] | None:
-    """Return why a Job waits for a person: it goes on by itself once that is put right."""
-    for view in views:
-        reason = next((reason for reason in CANNOT_START if reason == view.reason), None)
-        if reason is not None and view.job is not None and view.job.active:
-            return reason.value, f"{view.stage.title}: {view.message}. {reason.remedy}"
-    return None
-
-
 def concluded(observed: ObservedExperiment) -> ExperimentStatus:
     """Return the status of an experiment that is over: the same, and true of whatever its spec says now."""
     before, generation = observed.experiment.status, observed.generation
@@ -258,10 +246,6 @@ def concluded(observed: ObservedExperiment) -> ExperimentStatus:
         return before
     conditions = tuple(item.model_copy(update={"observed_generation": generation}) for item in before.conditions)
     return before.model_copy(update={"observed_generation": generation, "conditions": conditions})
-
-
-def _text(value: float | None) -> str | None:
-    return None if value is None else f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def _board(observed: ObservedExperiment) -> Board:

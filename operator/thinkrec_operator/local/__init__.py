@@ -10,7 +10,8 @@
     store            what a `file:` store already holds
     find             the servers that run here
     observe          state folder -> Observed
-    driver           the loop: observe, reconcile, apply;  outcome: how it ends;  signals: Ctrl-C
+    driver           the loop: observe, reconcile, apply;  outcome: how it ends;  signals: how it
+                     rests, and Ctrl-C
     experiment       the same loop for an experiment's offline comparison
     progress, view   progress lines; the live tree, or JSON lines
 

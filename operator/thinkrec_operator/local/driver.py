@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,16 +15,13 @@ from thinkrec_operator.local.jobs import JobOptions, JobRunner
 from thinkrec_operator.local.observe import lost_jobs, model_with_state, observe
 from thinkrec_operator.local.outcome import Outcome, stalled_outcome
 from thinkrec_operator.local.serving import LocalServing, ServingOptions
-from thinkrec_operator.local.signals import POLL_SECONDS, Signals, wind_down
+from thinkrec_operator.local.signals import Signals, nothing_else, pause, rest, wind_down
 from thinkrec_operator.local.state import State, utc_now
 from thinkrec_operator.local.store import LocalStore
 from thinkrec_operator.local.view import Picture, picture_of
 from thinkrec_operator.observed import Observed, Settings
 from thinkrec_operator.plan import ChildKind, ControllerRevisionChild, DeploymentChild, Plan
 from thinkrec_operator.reconcile import reconcile
-
-PROGRESS_SECONDS = 1.0
-"""How often the live view and status.yaml follow the stages' progress."""
 
 
 class View(Protocol):
@@ -166,13 +162,5 @@ class Driver:
         return Outcome.SUSPENDED if observed.model.spec.suspend else None
 
     def _wait(self, plan: Plan) -> None:
-        """Return when a process ended, a Job may start, progress is due, or a signal came."""
-        until = time.monotonic() + min(PROGRESS_SECONDS, plan.requeue_after if plan.requeue_after is not None else 60)
-        while time.monotonic() < until and not self._signals.count:
-            time.sleep(POLL_SECONDS)
-            now = self._clock()
-            changed = self._jobs.poll(now)
-            if self._options.serve:
-                changed = self._serving.poll(now) or changed
-            if self._jobs.start_waiting(now) or changed:
-                return
+        poll = self._serving.poll if self._options.serve else nothing_else
+        rest(self._jobs, self._signals, self._clock, seconds=pause(plan.requeue_after), more=poll)

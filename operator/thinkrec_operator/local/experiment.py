@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -24,7 +23,7 @@ from thinkrec_operator.local.driver import View
 from thinkrec_operator.local.jobs import JobOptions, JobRunner
 from thinkrec_operator.local.observe import lost_jobs, model_with_state
 from thinkrec_operator.local.outcome import Outcome, stalled_outcome
-from thinkrec_operator.local.signals import POLL_SECONDS, Signals, wind_down
+from thinkrec_operator.local.signals import Signals, pause, rest, wind_down
 from thinkrec_operator.local.state import State, utc_now
 from thinkrec_operator.local.store import LocalStore
 from thinkrec_operator.local.view import Picture
@@ -32,7 +31,6 @@ from thinkrec_operator.observed import JobObservation, Settings
 from thinkrec_operator.plan import JobChild
 from thinkrec_operator.work import StageView
 
-PROGRESS_SECONDS = 1.0
 _SETTINGS = Settings(relative_files=True, serve=False, progress_period_seconds=1)
 
 
@@ -129,7 +127,7 @@ class ExperimentDriver:
             outcome = self._outcome(plan)
             if outcome is not None:
                 return outcome
-            self._wait(plan)
+            rest(self._jobs, self._signals, self._clock, seconds=pause(plan.requeue_after))
 
     def _step(self) -> ExperimentPlan:
         now, observed = self._clock(), self._observe()
@@ -200,12 +198,3 @@ class ExperimentDriver:
             return stalled_outcome(stalled.reason)
         waits = plan.status.condition(ConditionType.VARIANTS_READY)
         return Outcome.BAD_INPUT if waits is not None and waits.status == "False" else None  # nobody else brings it
-
-    def _wait(self, plan: ExperimentPlan) -> None:
-        """Return when a process ended, a Job may start, progress is due, or a signal came."""
-        until = time.monotonic() + min(PROGRESS_SECONDS, plan.requeue_after if plan.requeue_after is not None else 60)
-        while time.monotonic() < until and not self._signals.count:
-            time.sleep(POLL_SECONDS)
-            now = self._clock()
-            if self._jobs.poll(now) or self._jobs.start_waiting(now):
-                return

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGINT and SIGTERM, counted instead of obeyed: the first lets stages write their checkpoints, the next ends them."""
+"""A local driver between two decisions: it rests, and counts SIGINT and SIGTERM instead of obeying them.
+
+The first signal lets stages write their checkpoints, the next one ends them.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,20 @@ from typing import Any
 from thinkrec_operator.local.jobs import JobRunner
 
 POLL_SECONDS = 0.05
+PROGRESS_SECONDS = 1.0
+"""How often the live view and status.yaml follow the stages' progress."""
+Poll = Callable[[datetime], bool]
+"""Looks at something; says whether it changed."""
+
+
+def nothing_else(now: datetime) -> bool:
+    """Return that there is nothing to look at but Jobs."""
+    return False
+
+
+def pause(requeue_after: float | None) -> float:
+    """Return the seconds until the next decision: progress is shown meanwhile."""
+    return PROGRESS_SECONDS if requeue_after is None else min(PROGRESS_SECONDS, requeue_after)
 
 
 class Signals:
@@ -48,3 +65,17 @@ def wind_down(jobs: JobRunner, signals: Signals, clock: Callable[[], datetime], 
             jobs.kill()
         time.sleep(POLL_SECONDS)
         jobs.poll(clock())
+
+
+def rest(
+    jobs: JobRunner, signals: Signals, clock: Callable[[], datetime], *, seconds: float, more: Poll = nothing_else
+) -> None:
+    """Return after so many seconds, or when a process ended, a Job may start, `more` says so, or a signal came."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not signals.count:
+        time.sleep(POLL_SECONDS)
+        now = clock()
+        changed = jobs.poll(now)
+        changed = more(now) or changed
+        if jobs.start_waiting(now) or changed:
+            return

@@ -8,10 +8,11 @@ import dataclasses
 from typing import Any
 
 from thinkrec_operator.cluster.apply import Applier
-from thinkrec_operator.cluster.controller import Controller, Parts
+from thinkrec_operator.cluster.controller import Controller, Surroundings
 from thinkrec_operator.cluster.metrics import Metrics
 from thinkrec_operator.cluster.refusals import Refusals
 from thinkrec_operator.cluster.view import View
+from thinkrec_operator.cluster.worker import Parts
 from thinkrec_operator.cluster.workqueue import WorkQueue
 
 
@@ -33,7 +34,8 @@ def test_visits_that_wait_for_nobody_do_not_keep_the_loop_to_themselves() -> Non
         given |= {"progress": NoProgress(), "applier": Applier.__new__(Applier)}
         for key in keys:  # none of them exists: each visit ends at once
             queue.add(key)
-        worker = asyncio.create_task(Controller(Parts(**given)).work())
+        alone = Surroundings(frozenset, lambda key: None, lambda key: frozenset())
+        worker = asyncio.create_task(Controller(Parts(**given), alone).work())
         while not queue.idle:
             due.append(len(queue))
             await asyncio.sleep(0)
