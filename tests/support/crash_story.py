@@ -24,6 +24,7 @@ from support.api_proxy import ApiProxy, Write
 from support.forked_operator import ForkedOperator
 from support.kube import fresh_namespace
 from support.models import models_path
+from support.operator_account import token
 from support.pretend_kubelet import PretendKubelet
 from support.pretend_stages import PretendStages
 from support.waiting import wait_for
@@ -197,7 +198,7 @@ class World:
 def opened(cluster: Cluster) -> Iterator[World]:
     """Open a world on a control plane."""
     stages = PretendStages()
-    with PretendKubelet(cluster, stages) as kubelet, ApiProxy(cluster) as proxy:
+    with PretendKubelet(cluster, stages) as kubelet, ApiProxy(cluster, token=token(cluster)) as proxy:
         yield World(cluster, proxy, kubelet, stages)
 
 

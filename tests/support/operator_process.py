@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,13 +17,17 @@ from support.seaweed import free_ports
 from support.waiting import wait_for
 
 READY_SECONDS = 30.0
+RUN = ("-m", "thinkrec_operator")
 
 
 class OperatorProcess:
     """One operator; `log` is where it writes."""
 
-    def __init__(self, kubeconfig: Path, log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, kubeconfig: Path, log: Path, environment: Mapping[str, str], *, run: Sequence[str] = RUN
+    ) -> None:
         self.log = log
+        self._run = run
         self.health_port, self.metrics_port = free_ports(2)
         self._environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("KUBE", "THINKREC_"))},
@@ -45,7 +49,7 @@ class OperatorProcess:
         """Start the process; returns at once."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "thinkrec_operator"],
+                [sys.executable, *self._run],
                 env=self._environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,

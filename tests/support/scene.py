@@ -13,6 +13,7 @@ from embedded_cluster.api import Api
 from embedded_cluster.cluster import Cluster
 from support.api_proxy import ApiProxy
 from support.models import condition, model_manifest, models_path
+from support.operator_account import token
 from support.operator_process import OperatorProcess, operator
 from support.pretend_kubelet import PretendKubelet
 from support.pretend_stages import PretendStages
@@ -86,7 +87,7 @@ def stage(model: Body, name: str) -> Body:
 def opened(cluster: Cluster, namespace: str, folder: Path, **environment: str) -> Iterator[Scene]:
     """Set the scene; keywords are more of the operator's environment variables, as of `operator`."""
     stages = PretendStages()
-    with PretendKubelet(cluster, stages) as kubelet, ApiProxy(cluster) as proxy:
+    with PretendKubelet(cluster, stages) as kubelet, ApiProxy(cluster, token=token(cluster)) as proxy:
         config = proxy.kubeconfig(folder / "kubeconfig")
         with operator(config, folder / "operator.log", namespaces=namespace, **environment) as process:
             yield Scene(cluster.api, namespace, proxy, kubelet, stages, process)

@@ -5,17 +5,14 @@ from __future__ import annotations
 
 import copy
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from embedded_cluster.cluster import Cluster
 from support.api_proxy import ApiProxy, Fault, Write
 from support.models import condition, model_manifest, models_path
-from support.operator_process import OperatorProcess, operator
-from support.pretend_kubelet import PretendKubelet
-from support.pretend_stages import PretendStages, failed
+from support.operator_process import OperatorProcess
+from support.pretend_stages import failed
 from support.scene import SECONDS, Scene
 from support.waiting import wait_for
 
@@ -167,29 +164,22 @@ def test_a_deleted_experiment_takes_its_jobs_with_it(scene: Scene) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_killed_after_every_single_write_it_ends_the_same(
-    control_plane: Cluster, namespace: str, tmp_path: Path
-) -> None:
+def test_killed_after_every_single_write_it_ends_the_same(scene: Scene) -> None:
     """Every write of the experiment, one run; the operator is killed after each and started again."""
-    stages = PretendStages()
-    with PretendKubelet(control_plane, stages) as kubelet, ApiProxy(control_plane) as proxy:
-        config = proxy.kubeconfig(tmp_path / "kubeconfig")
-        with operator(config, tmp_path / "operator.log", namespaces=namespace) as process:
-            scene = Scene(control_plane.api, namespace, proxy, kubelet, stages, process)
-            train_both(scene)
-            scene.wait_ready()
-            path = f"{models_path(namespace)}/warm"
-            wait_for(lambda: condition(scene.api.get(path), "Ready") == "True", "warm to be Ready", seconds=SECONDS)
-            kills = _kill_after_each_write(proxy, process)
-            apply(scene)
-            _until(scene, process, kills)
-            told = seen(scene)["status"]["conclusion"]
-            assert (told["winner"], told["reason"]) == ("new", "SignificantWinner")
-            assert stages_of(scene) == ["compare", "score", "score"]
-            assert ran_once(scene)
-            assert len(kills) >= 8
-            named = [event["reason"] for event in scene.items("events") if event["involvedObject"]["name"] == "warmer"]
-            assert sorted(named) == ["ExperimentStarted", "SignificantWinner"]
+    train_both(scene)
+    scene.wait_ready()
+    path = f"{models_path(scene.namespace)}/warm"
+    wait_for(lambda: condition(scene.api.get(path), "Ready") == "True", "warm to be Ready", seconds=SECONDS)
+    kills = _kill_after_each_write(scene.proxy, scene.operator)
+    apply(scene)
+    _until(scene, scene.operator, kills)
+    told = seen(scene)["status"]["conclusion"]
+    assert (told["winner"], told["reason"]) == ("new", "SignificantWinner")
+    assert stages_of(scene) == ["compare", "score", "score"]
+    assert ran_once(scene)
+    assert len(kills) >= 8
+    named = [event["reason"] for event in scene.items("events") if event["involvedObject"]["name"] == "warmer"]
+    assert sorted(named) == ["ExperimentStarted", "SignificantWinner"]
 
 
 def _kill_after_each_write(proxy: ApiProxy, process: OperatorProcess) -> list[str]:
