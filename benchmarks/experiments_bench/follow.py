@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments_bench.populations import Population
-from thinkrec_crds.experiment_spec import VarianceReduction
+from thinkrec_crds.analysis_spec import VarianceReduction
 from thinkrec_trainer.analysis import fixed, sequences
 from thinkrec_trainer.analysis.analyse import analyse
 from thinkrec_trainer.analysis.estimates import Difference, estimate

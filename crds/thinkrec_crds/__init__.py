@@ -14,7 +14,7 @@ nothing of the components, which import-linter enforces. Bottom up:
   What a person writes
     spec_data, spec_learning, spec_training, spec_serving    the parts of a ThinkRecModel's spec
     model, model_status                                      ThinkRecModel, and what the operator observed of it
-    experiment, experiment_spec, experiment_status           ThinkRecExperiment
+    experiment, experiment_spec, analysis_spec, experiment_status    ThinkRecExperiment
     manifest           YAML -> values with their lines
     validation         values -> resources, or every problem at once
     explain, problems  a pydantic error -> a sentence and a remedy, without secrets
@@ -26,7 +26,7 @@ nothing of the components, which import-linter enforces. Bottom up:
     scale_out          which stages become several processes, and what tells each its part
     clean              clean.json: the artifacts that nobody needs any more
     bundle, prompt     the index of a bundle; the prompt template and its segments
-    evaluation         what the evaluation found;  comparison: what an experiment's offline comparison found
+    evaluation         what the evaluation found;  comparison, findings: what an experiment found offline, and of users
     engine_api         gateway <-> Triton models <-> engine
     gateway_api        what a client reads of the gateway's answers
     event_log          the segments of feedback and exposures: gateway -> shipper -> analysis

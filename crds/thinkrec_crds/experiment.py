@@ -7,7 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from thinkrec_crds.experiment_spec import Analysis, Offline, Traffic, Variant, weights_fit
+from thinkrec_crds.analysis_spec import Analysis
+from thinkrec_crds.experiment_spec import Offline, Traffic, Variant, weights_fit
 from thinkrec_crds.experiment_status import ExperimentStatus
 from thinkrec_crds.fields import BY_NAME, INT32_MAX, Flag, Int32, LabelName
 from thinkrec_crds.group import API_VERSION

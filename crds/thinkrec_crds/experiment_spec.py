@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts of an experiment: variants, offline comparison, traffic and analysis."""
+"""The parts of an experiment: variants, offline comparison and traffic. The analysis has a module of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from thinkrec_crds.analysis_spec import Direction
 from thinkrec_crds.fields import (
     ATOMIC,
     BY_METRIC,
@@ -14,23 +15,17 @@ from thinkrec_crds.fields import (
     INT32_MAX,
     DecimalText,
     Fraction,
-    HttpUrl,
     Int32,
     LabelName,
-    LongText,
     MetricName,
-    OpenFraction,
     Resources,
     ShortText,
 )
-from thinkrec_crds.rules import ApiType, Rule, Transition, at_least_one, exactly_one, only_when, required_when
+from thinkrec_crds.rules import ApiType, Rule, Transition, at_least_one, only_when, required_when
 from thinkrec_crds.spec_data import Dataset
 
-Direction = Literal["Maximize", "Minimize"]
 TrafficMode = Literal["ABTest", "Canary", "Mirror"]
 AssignmentType = Literal["HashedHeader", "Cookie", "Random"]
-AnalysisMethod = Literal["AlwaysValid", "FixedHorizon"]
-VarianceReduction = Literal["None", "CUPED"]
 
 _DAY = 86_400
 
@@ -169,91 +164,6 @@ class Traffic(ApiType):
         ge=60,
         le=INT32_MAX,
         description="Seconds it runs, at least; unset runs to the sample size.",
-    )
-
-
-class Prometheus(ApiType):
-    """Where a metric is read from."""
-
-    address: HttpUrl = Field(description="Address of Prometheus, for example http://prometheus:9090.")
-    query: Annotated[LongText, Field(min_length=1)] = Field(
-        description="PromQL that yields one value; {{variant}} and {{model}} are filled in."
-    )
-
-
-class EventMetric(ApiType):
-    """A metric counted from the gateway's own event log."""
-
-    type: Literal["Conversion", "Mean", "Ratio"] = Field(
-        default="Conversion",
-        description="Share of users with the event, its mean per user, or its count over `denominator`.",
-    )
-    name: ShortText = Field(description="Name of the event, as it is sent to the gateway.")
-    denominator: ShortText | None = Field(default=None, description="Name of the event that a Ratio divides by.")
-
-    RULES: ClassVar[tuple[Rule, ...]] = (
-        required_when("type", "Ratio", "denominator"),
-        only_when("type", "Ratio", "denominator"),
-    )
-
-
-class AnalysisMetric(ApiType):
-    """One metric of the online comparison."""
-
-    RULES: ClassVar[tuple[Rule, ...]] = (exactly_one("event", "prometheus"),)
-
-    name: LabelName = Field(description="Name of the metric in status.")
-    direction: Direction = Field(default="Maximize", description="Which way is better.")
-    event: EventMetric | None = Field(default=None, description="Count it from the gateway's event log.")
-    prometheus: Prometheus | None = Field(default=None, description="Read it from Prometheus.")
-
-
-class Guardrail(ApiType):
-    """A metric that must stay within bounds, whatever else improves."""
-
-    RULES: ClassVar[tuple[Rule, ...]] = (
-        exactly_one("event", "prometheus"),
-        at_least_one("minimum", "maximum", "max_regression"),
-    )
-
-    name: LabelName = Field(description="Name of the guardrail in status.")
-    direction: Direction = Field(default="Minimize", description="Which way is better.")
-    event: EventMetric | None = Field(default=None, description="Count it from the gateway's event log.")
-    prometheus: Prometheus | None = Field(default=None, description="Read it from Prometheus.")
-    minimum: DecimalText | None = Field(default=None, description="Least value that is tolerated.")
-    maximum: DecimalText | None = Field(default=None, description="Greatest value that is tolerated.")
-    max_regression: Fraction | None = Field(
-        default=None, description="Most that it may get worse against control, as a share of control's value, 0 to 1."
-    )
-
-
-class Analysis(ApiType):
-    """How the verdict is reached."""
-
-    metrics: Annotated[tuple[AnalysisMetric, ...], BY_NAME] = Field(
-        min_length=1, max_length=16, description="Metrics compared; the first one decides."
-    )
-    guardrails: Annotated[tuple[Guardrail, ...], BY_NAME] = Field(
-        default=(), max_length=16, description="Metrics that must stay within bounds."
-    )
-    period_seconds: Int32 = Field(default=300, ge=10, le=_DAY, description="Seconds between two analyses.")
-    min_sample_size: Int32 = Field(
-        default=1000, ge=1, le=INT32_MAX, description="Users of each variant before there is a verdict, at least."
-    )
-    significance_level: OpenFraction = Field(
-        default="0.05", description="Chance of a false winner that is accepted, above 0 and below 1."
-    )
-    method: AnalysisMethod = Field(
-        default="AlwaysValid", description="Intervals that allow looking at any time, or one test at the planned end."
-    )
-    variance_reduction: VarianceReduction = Field(
-        default="CUPED", description="CUPED uses each user's earlier behaviour where it is known."
-    )
-    failure_limit: Int32 = Field(
-        default=0, ge=0, le=100, description="Analyses with a violated guardrail that are tolerated in a row."
-    )
-    inconclusive_limit: Int32 = Field(
-        default=10, ge=0, le=1000, description="Analyses without a value of some metric that are tolerated in a row."
     )
 
 

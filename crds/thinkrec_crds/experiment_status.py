@@ -45,16 +45,17 @@ class VariantStatus(ObservedType):
     ready_replicas: Int32 | None = Field(
         default=None, ge=0, le=INT32_MAX, description="Replicas of it that answer requests."
     )
+    users: Count | None = Field(default=None, description="Users of it that the newest analysis counted.")
     metrics: Annotated[tuple[VariantMetric, ...], BY_NAME] = Field(
         default=(), max_length=48, description="What it measured, offline and online."
     )
 
 
 class ExperimentStage(ObservedType):
-    """Where one stage of the offline comparison stands; a result is remembered here when its Job is gone."""
+    """Where one stage stands; a result is remembered here when its Job is gone."""
 
     name: Name = Field(description="Stage, with the variant where it is one variant's.")
-    kind: Literal["dataset", "score", "compare"] = Field(description="Kind of the stage.")
+    kind: Literal["dataset", "score", "compare", "simulate", "analyse"] = Field(description="Kind of the stage.")
     key: Digest = Field(description="Content address of the work: same key, same result.")
     job_name: Name | None = Field(default=None, description="Job that does the work.")
     state: StageState = Field(default="Pending", description="Where the work stands.")
@@ -62,6 +63,53 @@ class ExperimentStage(ObservedType):
     message: Message | None = Field(default=None, description="The same in a sentence.")
     artifact_uri: Uri | None = Field(default=None, description="Where the result is.")
     digest: Digest | None = Field(default=None, description="Digest of the result's manifest.")
+
+
+class EffectStatus(ObservedType):
+    """How one variant differs from control on one metric, at the newest analysis."""
+
+    variant: ShortText = Field(description="Name of the variant.")
+    metric: ShortText = Field(description="Name of the metric.")
+    effect: DecimalText = Field(description="Variant minus control.")
+    lower: DecimalText | None = Field(default=None, description="Lower end of its interval.")
+    upper: DecimalText | None = Field(default=None, description="Upper end of its interval.")
+    p_value: DecimalText | None = Field(default=None, description="Corrected for the number of variants.")
+    significant: Flag = Field(default=False, description="It is more than chance, at the stated level.")
+
+
+class GuardrailStatus(ObservedType):
+    """How one variant stands to one guardrail, at the newest analysis."""
+
+    variant: ShortText = Field(description="Name of the variant.")
+    name: ShortText = Field(description="Name of the guardrail.")
+    value: DecimalText | None = Field(default=None, description="Its value; absent where nothing was measured.")
+    regression: DecimalText | None = Field(default=None, description="How much worse than control, as a share of it.")
+    violated: Flag = Field(default=False, description="It left its bounds, by more than chance.")
+
+
+class AnalysisStatus(ObservedType):
+    """The newest analysis of what users did."""
+
+    number: Int32 = Field(default=0, ge=0, le=INT32_MAX, description="Analyses so far.")
+    end_time: Timestamp | None = Field(default=None, description="Up to when events were looked at.")
+    key: Digest | None = Field(default=None, description="Content address of the analysis.")
+    digest: Digest | None = Field(default=None, description="Digest of its manifest.")
+    artifact_uri: Uri | None = Field(default=None, description="Where it is; its page is `report/index.html` in it.")
+    sample_ratio_p_value: DecimalText | None = Field(
+        default=None, description="Chance of such numbers of users if they arrived as the weights say."
+    )
+    effects: Annotated[tuple[EffectStatus, ...], ATOMIC] = Field(
+        default=(), max_length=112, description="Differences from control."
+    )
+    guardrails: Annotated[tuple[GuardrailStatus, ...], ATOMIC] = Field(
+        default=(), max_length=112, description="Guardrails of every variant but control."
+    )
+    violations: Int32 = Field(
+        default=0, ge=0, le=INT32_MAX, description="Analyses in a row that found a guardrail violated."
+    )
+    inconclusive: Int32 = Field(
+        default=0, ge=0, le=INT32_MAX, description="Analyses in a row in which some metric gave no value."
+    )
 
 
 class Conclusion(ObservedType):
@@ -91,13 +139,18 @@ class ExperimentStatus(ObservedType):
     )
     start_time: Timestamp | None = Field(default=None, description="When it started.")
     completion_time: Timestamp | None = Field(default=None, description="When it ended.")
-    current_step_index: Int32 | None = Field(default=None, ge=0, le=20, description="Step of a canary, from 0.")
+    current_step_index: Int32 | None = Field(default=None, ge=0, le=19, description="Step of a canary, from 0.")
     variants: Annotated[tuple[VariantStatus, ...], BY_NAME] = Field(
         default=(), max_length=8, description="Where each variant stands."
     )
     stages: Annotated[tuple[ExperimentStage, ...], ATOMIC] = Field(
-        default=(), max_length=16, description="Where each stage of the offline comparison stands."
+        default=(), max_length=16, description="Where each stage of the comparison stands."
     )
+    traffic_start_time: Timestamp | None = Field(
+        default=None, description="When users were first shared out; the analysis counts from then."
+    )
+    step_start_time: Timestamp | None = Field(default=None, description="When the step of a canary began.")
+    analysis: AnalysisStatus | None = Field(default=None, description="The newest look at what users did.")
     conclusion: Conclusion | None = Field(default=None, description="The verdict, once there is one.")
     report_uri: Uri | None = Field(
         default=None, description="Artifact of the offline comparison; its page is `report/index.html` in it."

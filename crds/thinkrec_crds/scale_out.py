@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from thinkrec_crds.stage_kinds import StageKind
 
-SHARDED_KINDS = frozenset({StageKind.KEYWORDS, StageKind.TRACES, StageKind.EVALUATE, StageKind.SCORE})
+SHARDED_KINDS = frozenset(
+    {StageKind.KEYWORDS, StageKind.TRACES, StageKind.EVALUATE, StageKind.SCORE, StageKind.ANALYSE}
+)
 """May run as N pods: `python -m thinkrec_trainer run` in each."""
 DISTRIBUTED_KINDS = frozenset({StageKind.ADAPTER, StageKind.PROJECTOR, StageKind.EXPERT})
 """May run as W processes: `python -m thinkrec_trainer torchrun` in each pod."""

@@ -26,9 +26,14 @@ class StageKind(StrEnum):
     """Of an experiment: one variant on the rows that all are compared on."""
     COMPARE = "compare"
     """Of an experiment: how the variants' scores differ."""
+    SIMULATE = "simulate"
+    """Of an experiment on a laptop: users who behave as the test rows say, in place of real ones."""
+    ANALYSE = "analyse"
+    """Of an experiment: one look at what its users did."""
 
 
-MODEL_KINDS = tuple(kind for kind in StageKind if kind not in (StageKind.SCORE, StageKind.COMPARE))
+EXPERIMENT_KINDS = (StageKind.SCORE, StageKind.COMPARE, StageKind.SIMULATE, StageKind.ANALYSE)
+MODEL_KINDS = tuple(kind for kind in StageKind if kind not in EXPERIMENT_KINDS)
 """The stages of a model, in the order of work."""
 
 

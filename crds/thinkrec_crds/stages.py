@@ -11,10 +11,12 @@ import hashlib
 import json
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
+from thinkrec_crds.analysis_spec import Analysis, EventMetric
 from thinkrec_crds.artifact import Digest, Key
 from thinkrec_crds.contract import Contract
+from thinkrec_crds.experiment_spec import TrafficMode
 from thinkrec_crds.stage_kinds import SEMANTICS_VERSION, StageKind
 
 
@@ -259,6 +261,57 @@ class CompareParameters(Contract):
     bootstrap_samples: int = 2000
 
 
+class SimulateParameters(Contract):
+    """Stage `simulate`: what users would have done from `start` to `end`, had they the taste that the test rows show.
+
+    The scores of each variant are the inputs `variant-<name>`; the output has the layout of an event log.
+    """
+
+    stage: Literal[StageKind.SIMULATE] = StageKind.SIMULATE
+    experiment: str
+    """metadata.uid."""
+    model: str
+    """Name of the model whose gateway it would have been."""
+    mode: TrafficMode
+    control: str
+    weights: tuple[tuple[str, int], ...]
+    """(variant, percent), as in `thinkrec_crds.traffic.TrafficExperiment.weights`."""
+    revisions: tuple[tuple[str, str], ...]
+    """(variant, revision)."""
+    start: AwareDatetime
+    end: AwareDatetime
+    users: int
+    """Users who come in this time; those of an earlier time are others."""
+    first_user: int = 0
+    """Number of the first of them."""
+    events: tuple[EventMetric, ...] = ()
+    """The events that are measured: they happen when a user is shown something that he or she likes."""
+
+
+class AnalyseParameters(Contract):
+    """Stage `analyse`: one look at an experiment's users, from `start` up to, not including, `end`."""
+
+    stage: Literal[StageKind.ANALYSE] = StageKind.ANALYSE
+    experiment: str
+    """metadata.uid."""
+    model: str
+    """Name of the model whose gateway shared out the users; its events lie below `events/<model>/`."""
+    events_uri: str | None = None
+    """Root of the store with the events; None: the inputs `events-<n>` hold them."""
+    mode: TrafficMode
+    control: str
+    variants: tuple[str, ...]
+    """In the manifest's order, control among them."""
+    start: AwareDatetime
+    end: AwareDatetime
+    number: int
+    """Counts the looks from 1."""
+    analysis: Analysis | None = None
+    """As in the manifest; None: of a Mirror, which has nothing to decide."""
+    at_end: bool = False
+    """Whether the planned time is over: a FixedHorizon decides only then."""
+
+
 Parameters = Annotated[
     DatasetParameters
     | KeywordsParameters
@@ -271,7 +324,9 @@ Parameters = Annotated[
     | BundleParameters
     | EvaluateParameters
     | ScoreParameters
-    | CompareParameters,
+    | CompareParameters
+    | SimulateParameters
+    | AnalyseParameters,
     Field(discriminator="stage"),
 ]
 

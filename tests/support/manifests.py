@@ -357,7 +357,7 @@ EXPERIMENT_MISTAKES: Final = (
             "spec/analysis/metrics/0/prometheus": {"address": "http://prometheus:9090", "query": "up"},
         },
         "spec.analysis.metrics[0]",
-        "exactly one of `event` or `prometheus`",
+        "exactly one of `event`, `request` or `prometheus`",
     ),
     Mistake(
         "ratio of nothing",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from thinkrec_crds.experiment_spec import AnalysisMethod, Direction, VarianceReduction
+from thinkrec_crds.analysis_spec import AnalysisMethod, Direction, VarianceReduction
 from thinkrec_trainer.analysis.ratio_mismatch import Mismatch
 from thinkrec_trainer.analysis.sequences import FEWEST
 from thinkrec_trainer.analysis.sums import Sums
