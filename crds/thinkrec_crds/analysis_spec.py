@@ -107,14 +107,18 @@ class Guardrail(ApiType):
     )
 
 
+def _is_counted(metric: AnalysisMetric) -> bool:
+    return metric.prometheus is None or metric.event is not None or metric.request is not None
+
+
 class Analysis(ApiType):
     """How the verdict is reached."""
 
     RULES: ClassVar[tuple[Rule, ...]] = (
         Rule(
-            cel="!has(self.metrics[0].prometheus)",
+            cel="!has(self.metrics[0].prometheus) || has(self.metrics[0].event) || has(self.metrics[0].request)",
             message="the first of `metrics` decides and must be counted per user: set `event` or `request`",
-            holds=lambda analysis: analysis.metrics[0].prometheus is None,
+            holds=lambda analysis: _is_counted(analysis.metrics[0]),
             field="metrics",
         ),
     )

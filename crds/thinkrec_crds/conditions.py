@@ -89,6 +89,12 @@ class Reason(StrEnum):
         "Set `spec.serving.revision` to the newer one, or let an experiment decide.",
     )
 
+    EXPERIMENT_RUNNING = (
+        "ExperimentRunning",
+        "A newer revision is trained and gated; an experiment shares out the users of the one that serves.",
+        "Wait for its verdict, or delete the experiment, or pin `spec.serving.revision`.",
+    )
+
     # What only the user can put right.
     INVALID_SPEC = (
         "InvalidSpec",
@@ -228,6 +234,7 @@ class Reason(StrEnum):
         "A metric gave no value.",
         "Check its event name, or the Prometheus address and query.",
     )
+    MIRROR_COMPLETED = "MirrorCompleted", "Answers were compared on copies of requests; no user saw another one."
     SIGNIFICANT_WINNER = "SignificantWinner", "One variant is better, at the stated level."
     NO_DIFFERENCE = "NoDifference", "No difference was found with the planned sample."
     GUARDRAIL_VIOLATED = "GuardrailViolated", "A guardrail metric left its bounds.", "See the effect in status."
@@ -279,6 +286,7 @@ MODEL_CONDITIONS: Final[Mapping[ConditionType, tuple[Reason, ...]]] = MappingPro
             _R.PROGRESSING,
             _R.WAITING_FOR_QUOTA,
             _R.WAITING_FOR_PIN,
+            _R.EXPERIMENT_RUNNING,
             _R.TRAINING_FAILED,
             _R.GATE_FAILED,
             _R.EVALUATION_FAILED,
@@ -354,6 +362,7 @@ EXPERIMENT_CONDITIONS: Final[Mapping[ConditionType, tuple[Reason, ...]]] = Mappi
             _R.RUNNING,
             _R.SIGNIFICANT_WINNER,
             _R.NO_DIFFERENCE,
+            _R.MIRROR_COMPLETED,
             _R.GUARDRAIL_VIOLATED,
             _R.DEADLINE_EXCEEDED,
             _R.SAMPLE_RATIO_MISMATCH,
@@ -364,6 +373,7 @@ EXPERIMENT_CONDITIONS: Final[Mapping[ConditionType, tuple[Reason, ...]]] = Mappi
             _R.INVALID_SPEC,
             _R.MODEL_NOT_FOUND,
             _R.REVISION_NOT_FOUND,
+            _R.SERVING_NOT_READY,
             _R.METRIC_UNAVAILABLE,
             _R.EVALUATION_FAILED,
             _R.CHILD_REFUSED,
@@ -384,9 +394,22 @@ EXPERIMENT_CONDITIONS: Final[Mapping[ConditionType, tuple[Reason, ...]]] = Mappi
             _R.OFFLINE_GATE_FAILED,
             _R.EVALUATION_FAILED,
         ),
-        ConditionType.TRAFFIC_CONFIGURED: (_R.PENDING, _R.SUCCEEDED, _R.PROGRESSING, _R.SERVING_NOT_READY),
+        ConditionType.TRAFFIC_CONFIGURED: (
+            _R.PENDING,
+            _R.SUCCEEDED,
+            _R.PROGRESSING,
+            _R.SERVING_NOT_READY,
+            _R.SUSPENDED,
+        ),
         ConditionType.PROMOTED: (_R.PENDING, _R.SUCCEEDED, _R.POLICY_NONE, _R.AWAITING_APPROVAL),
-        ConditionType.ROLLED_BACK: (_R.PENDING, _R.GUARDRAIL_VIOLATED, _R.SAMPLE_RATIO_MISMATCH, _R.NO_DIFFERENCE),
+        ConditionType.ROLLED_BACK: (
+            _R.PENDING,
+            _R.SIGNIFICANT_WINNER,
+            _R.GUARDRAIL_VIOLATED,
+            _R.SAMPLE_RATIO_MISMATCH,
+            _R.NO_DIFFERENCE,
+            _R.DEADLINE_EXCEEDED,
+        ),
         ConditionType.SUSPENDED: _SUSPENSION,
     }
 )

@@ -23,6 +23,10 @@ def _mode(spec: Any) -> str:
     return "" if spec.traffic is None else str(spec.traffic.mode)
 
 
+def _is_fixed(spec: Any) -> bool:
+    return _mode(spec) == "ABTest" and spec.analysis is not None and spec.analysis.method == "FixedHorizon"
+
+
 def _names(spec: Any) -> set[str]:
     return {variant.name for variant in spec.variants}
 
@@ -74,6 +78,14 @@ class ExperimentSpec(ApiType):
             message="`analysis` must be set when `traffic.mode` is ABTest or Canary",
             holds=lambda spec: _mode(spec) in ("", "Mirror") or spec.analysis is not None,
             field="analysis",
+        ),
+        Rule(
+            cel="!has(self.analysis) || self.analysis.method != 'FixedHorizon' || !has(self.traffic)"
+            " || self.traffic.mode != 'ABTest' || has(self.traffic.durationSeconds)",
+            message="`traffic.durationSeconds` must be set when `analysis.method` is FixedHorizon and `traffic.mode` is"
+            " ABTest: the test is made once, at the planned end",
+            holds=lambda spec: not _is_fixed(spec) or spec.traffic.duration_seconds is not None,
+            field="traffic",
         ),
     )
     TRANSITIONS: ClassVar[tuple[Transition, ...]] = (_VARIANTS_KEPT, _CONTROL_KEPT, _OFFLINE_KEPT)

@@ -45,6 +45,9 @@ class VariantStatus(ObservedType):
     ready_replicas: Int32 | None = Field(
         default=None, ge=0, le=INT32_MAX, description="Replicas of it that answer requests."
     )
+    url: Uri | None = Field(
+        default=None, description="Address that answers for it; absent where the model of the gateway itself does."
+    )
     users: Count | None = Field(default=None, description="Users of it that the newest analysis counted.")
     metrics: Annotated[tuple[VariantMetric, ...], BY_NAME] = Field(
         default=(), max_length=48, description="What it measured, offline and online."

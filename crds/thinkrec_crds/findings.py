@@ -18,6 +18,8 @@ from thinkrec_crds.contract import Contract
 FINDINGS_NAME = "findings.json"
 EVENTS_PREFIX = "events-"
 """Of the roles under which simulated events are read."""
+EARLIER_ROLE = "earlier"
+"""Of simulated events: those until the look before, which the stage takes over into its own output."""
 PREVIOUS_ROLE = "previous"
 """The look before: its history goes on."""
 MOST_LOOKS = 400

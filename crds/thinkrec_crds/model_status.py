@@ -79,6 +79,15 @@ class MetricValue(ObservedType):
     baseline: DecimalText | None = Field(default=None, description="The same metric of the collaborative encoder.")
 
 
+class PromotionStatus(ObservedType):
+    """The last decision about which revision serves under `updatePolicy: OnExperiment`."""
+
+    experiment: Name | None = Field(default=None, description="Experiment that promoted it; absent for a pin.")
+    experiment_uid: Name | None = Field(default=None, description="Its uid.")
+    revision: Name = Field(description="Revision that serves from then on.")
+    time: Timestamp | None = Field(default=None, description="When that was decided; only a later decision counts.")
+
+
 class ModelStatus(ObservedType):
     """What the operator observed about a model."""
 
@@ -90,6 +99,9 @@ class ModelStatus(ObservedType):
     )
     latest_revision: Name | None = Field(default=None, description="Newest revision that was trained for this spec.")
     serving_revision: Name | None = Field(default=None, description="Revision that answers requests now.")
+    promotion: PromotionStatus | None = Field(
+        default=None, description="What an experiment promoted; the operator follows it and Git may pin it."
+    )
     stages: Annotated[tuple[StageStatus, ...], ATOMIC] = Field(
         default=(), max_length=16, description="Where each shared stage stands, in the order of work."
     )

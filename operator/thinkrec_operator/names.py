@@ -56,6 +56,11 @@ def stage_config_map_name(model: str, content: str) -> str:
     return child_name(model, "stage", short_hash(content, 10))
 
 
+def traffic_config_map_name(model: str) -> str:
+    """Return the ConfigMap by which a model's gateway learns how to share out its users."""
+    return child_name(model, "traffic")
+
+
 def artifact_uri(root: str, kind: StageKind, key: str) -> str:
     """Return the folder of an artifact below `artifacts.storageUri`."""
     return f"{root.rstrip('/')}/{kind.value}/{key}"

@@ -19,6 +19,7 @@ from thinkrec_crds.contract import Contract
 from thinkrec_crds.group import FINALIZER
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_crds.spec_training import TrainingBackend
+from thinkrec_crds.traffic import TrafficExperiment
 
 
 class JobState(StrEnum):
@@ -193,6 +194,31 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Promotion:
+    """A revision that an experiment decided for."""
+
+    experiment: str
+    uid: str
+    revision: str
+    time: datetime
+    """When it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Experiments:
+    """What the experiments about a model ask of it."""
+
+    in_use: frozenset[str] = frozenset()
+    """Revisions that one without a verdict compares; history keeps them."""
+    traffic: tuple[TrafficExperiment, ...] = ()
+    """Those whose users the model's gateway shares out, in the order of precedence."""
+    holding: str = ""
+    """One of these: while it runs, no other revision goes into service by itself."""
+    promotion: Promotion | None = None
+    """The newest decision for a revision of this model."""
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """Everything one decision depends on."""
 
@@ -215,8 +241,9 @@ class Observed:
     """Optional kinds that the cluster knows: JobSet, TrainJob, Workload."""
     keys_elsewhere: frozenset[str] = frozenset()
     """Stage keys that other models with the same store still use; a clean-up leaves them alone."""
-    revisions_in_use: frozenset[str] = frozenset()
-    """Revisions that a running experiment compares; history keeps them."""
+    experiments: Experiments = Experiments()
+    traffic_shared: bool = False
+    """The ConfigMap exists that tells the gateway how to share out users."""
     refusals: tuple[Refusal, ...] = ()
     """What the apiserver refused for this spec."""
     namespace_terminating: bool = False

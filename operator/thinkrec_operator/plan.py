@@ -102,13 +102,18 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class ConfigMapChild:
-    """An immutable ConfigMap, named after its content."""
+    """A ConfigMap, named after its content and immutable; only that with the traffic is written anew."""
 
     name: str
     owner: Owner
     data: tuple[tuple[str, str], ...]
     """File name -> content, or environment variable -> value."""
-    component: Literal["training", "serving", "cleanup"]
+    component: Literal["training", "serving", "cleanup", "traffic"]
+
+    @property
+    def immutable(self) -> bool:
+        """Return whether its content never changes."""
+        return self.component != "traffic"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +163,7 @@ class ControllerRevisionChild:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentChild:
-    """The serving pods of one revision."""
+    """The serving pods of one revision; of an experiment's variant where `variant` names one."""
 
     name: str
     owner: Owner
@@ -175,6 +180,7 @@ class DeploymentChild:
     config_map: str
     secrets: tuple[SecretEnvironment, ...]
     spec_hash: str
+    variant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +207,7 @@ class ServiceChild:
 
     name: str
     owner: Owner
+    variant: str = ""
 
 
 @dataclass(frozen=True, slots=True)

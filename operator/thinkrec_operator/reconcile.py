@@ -21,6 +21,7 @@ from thinkrec_operator.observed import JobState, Observed, RevisionRecord
 from thinkrec_operator.plan import Child, ChildKind, ConfigMapChild, Deletion, DeploymentChild, Event, Plan
 from thinkrec_operator.revisions import Choice
 from thinkrec_operator.status import Facts
+from thinkrec_operator.traffic import traffic_children
 from thinkrec_operator.turn import Turn, take
 from thinkrec_operator.unsupported import unsupported_fields
 from thinkrec_operator.work import Results, StageView
@@ -87,6 +88,7 @@ def _facts(
         rolled_out=_rolled_out(observed, choice.target),
         answers=_answers(observed),
         next_schedule_time=turn.next_time,
+        held=choice.held,
     )
 
 
@@ -187,6 +189,7 @@ def _children(facts: Facts, graph: Graph, results: Results, *, refused: bool) ->
         found.append(build.revision_child(observed, facts.made))
     if facts.target is not None and observed.settings.serve and not refused:
         found += build.serving_children(observed, facts.target)
+        found += traffic_children(observed)
     return found
 
 

@@ -17,6 +17,7 @@ from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_operator import schedule
 from thinkrec_operator.names import artifact_uri, label_value
 from thinkrec_operator.observed import JobObservation, Observed
+from thinkrec_operator.revisions import decided_revision
 from thinkrec_operator.status import Facts
 from thinkrec_operator.work import StageView, retrain_token, scheduled_token
 
@@ -27,10 +28,12 @@ def status_of(facts: Facts, conditions: tuple[Condition, ...], expert_count: int
     rows = [_row(observed, view) for view in facts.views]
     serving = observed.serving
     annotations = observed.model.metadata.annotations or {}
+    follows = observed.model.spec.serving.update_policy == "OnExperiment"
     return ModelStatus(
         observed_generation=observed.generation,
         conditions=conditions,
         latest_revision=facts.made.name if facts.made else before.latest_revision,
+        promotion=decided_revision(observed) if follows else before.promotion,
         serving_revision=facts.target.name if facts.rolled_out and facts.target else before.serving_revision,
         stages=tuple(row for row in rows if row.kind != StageKind.EXPERT.value),
         experts=tuple(row for row in rows if row.kind == StageKind.EXPERT.value),

@@ -9,6 +9,7 @@ from decimal import Decimal
 
 from thinkrec_crds.artifact import TerminationMessage
 from thinkrec_crds.model import ModelSpec
+from thinkrec_crds.model_status import PromotionStatus
 from thinkrec_crds.spec_serving import EvaluationGate
 from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_operator.graph import SERVING_ROLE, Comparator, Graph, build_graph
@@ -39,6 +40,8 @@ class Choice:
     target: RevisionRecord | None
     pin_missing: bool = False
     """`serving.revision` names a revision that does not exist; what serves now stays."""
+    held: bool = False
+    """An experiment keeps a newer revision from going into service."""
 
 
 def newest(records: Sequence[RevisionRecord]) -> RevisionRecord | None:
@@ -174,20 +177,44 @@ def choose(observed: Observed, made: RevisionRecord | None) -> Choice:
     """Return which revision is to serve, given the one that the spec's finished work makes.
 
     A pin wins over gates: it is the user's own decision. Without a pin, OnExperiment and Manual keep what serves now,
-    except that the very first revision that passes its gates serves under every policy.
+    except that the very first revision that passes its gates serves under every policy, and that OnExperiment follows
+    the newest promotion. Automatic waits while an experiment shares out the users: they were told of two variants.
     """
     serving, wish = serving_now(observed), observed.model.spec.serving
     if wish.revision is not None:
         pinned = by_name([*observed.revisions, *([made] if made else [])], wish.revision)
         return Choice(pinned or serving, pin_missing=pinned is None)
     passed = made is not None and made.evaluation.gates_passed
-    if passed and (wish.update_policy == "Automatic" or serving is None):
+    if passed and serving is None:
         return Choice(made)
-    return Choice(serving)
+    if passed and wish.update_policy == "Automatic":
+        held = bool(observed.experiments.holding) and serving != made
+        return Choice(serving if held else made, held=held)
+    decided = decided_revision(observed) if wish.update_policy == "OnExperiment" else None
+    return Choice(by_name(observed.revisions, decided.revision if decided else None) or serving)
+
+
+def decided_revision(observed: Observed) -> PromotionStatus | None:
+    """Return the last decision about which revision serves: a pin, else an experiment's that came later, else the last.
+
+    It is remembered in status with its time: neither the end of an experiment's object nor a pin that is taken back may
+    bring an older decision into force again.
+    """
+    pin, told = observed.model.spec.serving.revision, observed.model.status.promotion
+    if pin is not None:
+        same = told is not None and told.experiment is None and told.revision == pin
+        return told if same else PromotionStatus(revision=pin, time=observed.now)
+    new = observed.experiments.promotion
+    if new is None or by_name(observed.revisions, new.revision) is None:
+        return told
+    if told is not None and told.time is not None and new.time <= told.time:
+        return told
+    given = {"experiment": new.experiment, "experiment_uid": new.uid, "revision": new.revision, "time": new.time}
+    return PromotionStatus.model_validate(given)
 
 
 def surplus(observed: Observed, keep: Sequence[RevisionRecord | None]) -> tuple[RevisionRecord, ...]:
     """Return the oldest revisions beyond `revisionHistoryLimit`; those to keep do not count as history."""
-    kept = {record.name for record in keep if record is not None} | observed.revisions_in_use
+    kept = {record.name for record in keep if record is not None} | observed.experiments.in_use
     old = sorted((r for r in observed.revisions if r.name not in kept), key=lambda record: record.number)
     return tuple(old[: max(0, len(old) - observed.model.spec.revision_history_limit)])

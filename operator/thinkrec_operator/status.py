@@ -46,6 +46,8 @@ class Facts:
     answers: bool
     """Some revision answers on the least number of replicas."""
     next_schedule_time: datetime | None = None
+    held: bool = False
+    """An experiment keeps a newer revision from going into service."""
 
     @property
     def still_ready(self) -> bool:
@@ -120,7 +122,8 @@ def _ready(board: Board, facts: Facts) -> None:
     kind = ConditionType.READY
     if is_ready(facts):
         waits = facts.made is not None and facts.target is not None and facts.made.name != facts.target.name
-        reason = Reason.WAITING_FOR_PIN if waits and not facts.background else Reason.SERVING
+        waiting = Reason.EXPERIMENT_RUNNING if facts.held else Reason.WAITING_FOR_PIN
+        reason = waiting if waits and not facts.background else Reason.SERVING
         name = facts.target.name if facts.target else ""
         board.put(kind, "True", reason.value, f"Revision {name} serves. {reason.meaning}")
     elif facts.failure is not None and not facts.background:

@@ -20,8 +20,8 @@ from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_crds.stages import CompareParameters
 from thinkrec_operator.experiments.observed import ObservedExperiment, ObservedModel
 from thinkrec_operator.experiments.reconcile import ExperimentPlan, reconcile
-from thinkrec_operator.observed import JobObservation, JobState, Settings
-from thinkrec_operator.plan import ChildKind, ConfigMapChild, Event, JobChild
+from thinkrec_operator.observed import ChildRef, JobObservation, JobState, ServingObservation, Settings
+from thinkrec_operator.plan import ChildKind, ConfigMapChild, DeploymentChild, Event, JobChild, ServiceChild
 
 SPEC: Mapping[str, Any] = {
     "variants": [
@@ -63,6 +63,13 @@ class World:
     p_value: float = 0.01
     written: int = 0
     """Writes of a status that differed."""
+    deployments: dict[str, ServingObservation] = field(default_factory=dict)
+    """Variant -> its pods."""
+    others: set[ChildRef] = field(default_factory=set)
+    answering: bool = True
+    """Whether new pods answer at once."""
+    look: dict[str, float] = field(default_factory=dict)
+    """What each analysis finds (thinkrec_crds.findings)."""
 
     def observed(self) -> ObservedExperiment:
         """Return what a decision sees now."""
@@ -78,6 +85,8 @@ class World:
             models=dict(self.models),
             jobs=tuple(self.jobs.values()),
             config_maps=tuple(sorted(self.config_maps)),
+            deployments=dict(self.deployments),
+            other_children=tuple(sorted(self.others, key=str)),
         )
 
     def step(self, *, writes: int | None = None) -> ExperimentPlan:
@@ -101,6 +110,23 @@ class World:
             for job in active:
                 self.succeed(job.name)
         raise AssertionError("the experiment does not come to rest")
+
+    def settle(self, limit: int = 60) -> ExperimentPlan:
+        """Decide until a decision changes nothing, every Job succeeding at once; the clock hardly moves."""
+        for _ in range(limit):
+            before = (self.status, set(self.jobs), dict(self.deployments), set(self.others))
+            plan = self.step()
+            active = [job for job in self.jobs.values() if job.active]
+            for job in active:
+                self.succeed(job.name)
+            if not active and before == (self.status, set(self.jobs), dict(self.deployments), set(self.others)):
+                return plan
+        raise AssertionError("the experiment does not settle")
+
+    def wait(self, seconds: float) -> ExperimentPlan:
+        """Let time pass, then decide until nothing changes."""
+        self.now += timedelta(seconds=seconds)
+        return self.settle()
 
     def succeed(self, name: str) -> None:
         """Let a Job end with what its stage publishes."""
@@ -134,6 +160,8 @@ class World:
         self.jobs[name] = JobObservation(name, child.stage.key, state, generation=child.owner.generation, **told)
 
     def _numbers(self, child: JobChild) -> dict[str, Any]:
+        if child.stage.kind is StageKind.ANALYSE:
+            return {"metrics": dict(self.look), "counts": {"users": 2000}}
         if child.stage.kind is not StageKind.COMPARE:
             return {}
         given = child.stage.parameters
@@ -169,12 +197,24 @@ class World:
     def _delete(self, kind: ChildKind, name: str) -> None:
         if kind is ChildKind.CONFIG_MAP:
             self.config_maps.discard(name)
+        elif kind in (ChildKind.DEPLOYMENT, ChildKind.SERVICE):
+            self.others.discard(ChildRef(kind.value, name))
+            self.deployments = {
+                v: d for v, d in self.deployments.items() if kind is ChildKind.SERVICE or d.name != name
+            }
         else:
             self.jobs.pop(name, None)
 
     def _create(self, child: object) -> None:
         if isinstance(child, ConfigMapChild):
             self.config_maps.add(child.name)
+        elif isinstance(child, ServiceChild):
+            self.others.add(ChildRef("Service", child.name))
+        elif isinstance(child, DeploymentChild):
+            self.others.add(ChildRef("Deployment", child.name))
+            ready = int(self.answering)
+            made = ServingObservation(child.name, child.revision, child.spec_hash, replicas=1, ready_replicas=ready)
+            self.deployments.setdefault(child.variant, made)
         elif isinstance(child, JobChild) and child.name not in self.jobs:
             self.children[child.name] = child
             self.runs[child.title] += 1

@@ -360,6 +360,29 @@ EXPERIMENT_MISTAKES: Final = (
         "exactly one of `event`, `request` or `prometheus`",
     ),
     Mistake(
+        "decided by what is not counted per user",
+        {
+            **_ONLINE,
+            "spec/analysis/metrics": [
+                {"name": "latency", "prometheus": {"address": "http://prometheus:9090", "query": "up"}}
+            ],
+        },
+        "spec.analysis.metrics",
+        "must be counted per user",
+    ),
+    Mistake(
+        "cap of a share",
+        {**_ONLINE, "spec/analysis/metrics/0/event": {"name": "click", "cap": "5"}},
+        "spec.analysis.metrics[0].event.cap",
+        "a user counts once",
+    ),
+    Mistake(
+        "one test without an end",
+        {**_ONLINE, "spec/analysis/method": "FixedHorizon"},
+        "spec.traffic",
+        "`traffic.durationSeconds` must be set",
+    ),
+    Mistake(
         "ratio of nothing",
         {**_ONLINE, "spec/analysis/metrics/0/event": {"name": "click", "type": "Ratio"}},
         "spec.analysis.metrics[0].event.denominator",

@@ -24,6 +24,7 @@ from thinkrec_crds.model_status import ModelStatus
 from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_operator.observed import (
     ChildRef,
+    Experiments,
     JobObservation,
     JobState,
     Observed,
@@ -154,7 +155,8 @@ class World:
     cleanup: JobObservation | None = None
     elsewhere: frozenset[str] = frozenset()
     namespace_terminating: bool = False
-    in_use: frozenset[str] = frozenset()
+    experiments: Experiments = field(default_factory=Experiments)
+    traffic_shared: bool = False
     """Revisions that experiments compare."""
 
     def observed(self) -> Observed:
@@ -177,7 +179,8 @@ class World:
             other_children=tuple(sorted(self.others, key=lambda ref: (ref.kind, ref.name))),
             kinds=self.kinds,
             keys_elsewhere=self.elsewhere,
-            revisions_in_use=self.in_use,
+            experiments=self.experiments,
+            traffic_shared=self.traffic_shared,
             cleanup=self.cleanup,
             namespace_terminating=self.namespace_terminating,
         )

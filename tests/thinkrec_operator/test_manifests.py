@@ -193,7 +193,8 @@ def test_serving_pods_stand_where_they_are_told_and_fetch_with_an_identity(every
 def test_fetching_uses_what_the_pod_may_use_but_no_device(every_child: list[Child]) -> None:
     pod = one(every_child, DeploymentChild)["spec"]["template"]["spec"]
     expected = {"requests": {"cpu": "2"}, "limits": {"cpu": "4", "memory": "8Gi"}}
-    assert [container["resources"] for container in pod["initContainers"]] == [expected, expected]
+    fetching = [container for container in pod["initContainers"] if container["name"].startswith("fetch-")]
+    assert [container["resources"] for container in fetching] == [expected, expected]
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
 
 

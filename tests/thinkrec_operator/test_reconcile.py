@@ -16,7 +16,7 @@ from support.model_world import START, World, run_until
 from thinkrec_crds.conditions import CANNOT_START, MODEL_CONDITIONS, Reason
 from thinkrec_crds.model_status import ModelStatus
 from thinkrec_crds.stage_kinds import StageKind
-from thinkrec_operator.observed import ChildRef, JobState, Settings
+from thinkrec_operator.observed import ChildRef, Experiments, JobState, Settings
 from thinkrec_operator.plan import ChildKind, DeploymentChild, JobChild
 from thinkrec_operator.reconcile import reconcile
 
@@ -479,9 +479,9 @@ class TestRevisions:
             world.run()
             if steps == 1:
                 compared = next(iter(world.revisions))
-                world.in_use = frozenset({compared})
+                world.experiments = Experiments(in_use=frozenset({compared}))
         assert compared in world.revisions
-        world.in_use = frozenset()
+        world.experiments = Experiments()
         world.step()
         assert compared not in world.revisions
 

@@ -39,9 +39,7 @@ from thinkrec_operator.plan import Child, ControllerRevisionChild, Deletion, Eve
 
 Owned = ThinkRecModel | ThinkRecExperiment
 
-_CREATED_ONCE: Final = frozenset(
-    {resources.JOB.kind, resources.JOB_SET.kind, resources.TRAIN_JOB.kind, resources.CONFIG_MAP.kind}
-)
+_CREATED_ONCE: Final = frozenset({resources.JOB.kind, resources.JOB_SET.kind, resources.TRAIN_JOB.kind})
 """Kinds that cannot change under one name: their names come from their content."""
 _SETTLED: Final = 32_768
 """Objects remembered as compared by the apiserver; a forgotten one costs one call that changes nothing."""
@@ -149,7 +147,10 @@ class Applier:
         record = children.objects.get(slot)
         if record is None or record.owner != model.metadata.uid or record.deleting:
             return False
-        if resource.kind in _CREATED_ONCE or self._settled.get(record.uid) == (record.version, applied_hash(manifest)):
+        if _is_created_once(resource, manifest) or self._settled.get(record.uid) == (
+            record.version,
+            applied_hash(manifest),
+        ):
             return True
         return covers(record.body, {name: part for name, part in manifest.items() if name not in _TYPE})
 
@@ -178,7 +179,7 @@ class Applier:
         """Write a child; what is made once and then never changed is created, which costs the apiserver less."""
         slot = (resource.kind, manifest["metadata"]["name"])
         children = self._view.children(key)
-        if resource.kind in _CREATED_ONCE and slot not in children.objects and slot not in children.jobs:
+        if _is_created_once(resource, manifest) and slot not in children.objects and slot not in children.jobs:
             try:
                 return await self._api.create(resource, key[0], manifest)
             except ApiError as error:
@@ -189,7 +190,7 @@ class Applier:
     async def _check_ownership(self, key: Key, model: Owned, resource: Resource, manifest: Mapping[str, Any]) -> None:
         """Refuse to take over an object that somebody else made under the name of a child."""
         name = manifest["metadata"]["name"]
-        if resource.kind in _CREATED_ONCE or (resource.kind, name) in self._view.children(key).objects:
+        if _is_created_once(resource, manifest) or (resource.kind, name) in self._view.children(key).objects:
             return
         try:
             meta = (await self._api.get(resource, key[0], name))["metadata"]
@@ -197,9 +198,9 @@ class Applier:
             if error.not_found:
                 return
             raise
-        ours = (meta.get("labels") or {}).get(group.LABEL_MODEL) == key[1]
+        ours = (meta.get("labels") or {}).get(self._view.scope.label) == key[1]
         if owner_uid(meta) not in (model.metadata.uid, "") or not ours:
-            said = f"{resource.kind} {name} exists and does not belong to this model; rename the model or that object"
+            said = f"{resource.kind} {name} exists and does not belong to this {model.kind}; rename it or that object"
             raise ApiError(422, "AlreadyExists", said)
 
     async def _leave_replicas(self, key: Key, resource: Resource, manifest: Mapping[str, Any]) -> None:
@@ -252,3 +253,10 @@ class Applier:
             resources.MODEL, key[0], key[1], version=str(record.version), finalizers=wanted
         )
         self._take(resources.MODEL, body)
+
+
+def _is_created_once(resource: Resource, manifest: Mapping[str, Any]) -> bool:
+    """Return whether an object of this name never changes; the one ConfigMap that does says so itself."""
+    if resource is resources.CONFIG_MAP:
+        return manifest.get("immutable") is True
+    return resource.kind in _CREATED_ONCE

@@ -15,7 +15,7 @@ from thinkrec_operator.cluster.observe import observe
 from thinkrec_operator.cluster.resources import MODEL
 from thinkrec_operator.cluster.worker import Parts, Worker
 from thinkrec_operator.cluster.workqueue import Key
-from thinkrec_operator.observed import Observed
+from thinkrec_operator.observed import Experiments, Observed
 from thinkrec_operator.plan import Event, Plan
 from thinkrec_operator.reconcile import reconcile
 from thinkrec_operator.work import finished_work
@@ -34,8 +34,8 @@ class Surroundings:
     """Optional kinds that the cluster knows."""
     after: Callable[[Key], None]
     """Told when a model was visited, or is gone: experiments look at it again."""
-    in_use: Callable[[Key], frozenset[str]]
-    """Revisions of a model that experiments compare."""
+    experiments: Callable[[Key], Experiments]
+    """What the experiments about a model ask of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class Controller(Worker):
             kinds=self._surroundings.kinds(),
             refusals=parts.refusals,
             progress=parts.progress.newest,
-            in_use=self._surroundings.in_use(key),
+            experiments=self._surroundings.experiments(key),
         )
 
     async def _unreadable(self, key: Key, record: ObjectRecord, model: Unreadable) -> str:

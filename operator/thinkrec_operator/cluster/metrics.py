@@ -16,7 +16,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from thinkrec_crds.experiment_status import ExperimentStatus
 from thinkrec_crds.model_status import ModelStatus
+from thinkrec_operator.cluster.experiment_series import ExperimentSeries
 
 _STAGE_BUCKETS = (10, 30, 60, 300, 900, 1800, 3600, 2 * 3600, 4 * 3600, 8 * 3600, 24 * 3600)
 _RECONCILE_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
@@ -96,7 +98,9 @@ class Metrics:
             registry=registry,
         )
         self._models = _Models()
+        self._experiments = ExperimentSeries()
         registry.register(self._models)
+        registry.register(self._experiments)
 
     def model(self, namespace: str, name: str, status: ModelStatus) -> None:
         """Tell a model's newest status."""
@@ -107,6 +111,14 @@ class Metrics:
             conditions=tuple((intern(c.type), intern(c.status)) for c in status.conditions),
             trained=trained.timestamp() if trained is not None else None,
         )
+
+    def experiment(self, namespace: str, name: str, status: ExperimentStatus) -> None:
+        """Tell an experiment's newest status."""
+        self._experiments.found[namespace, name] = status
+
+    def forget_experiment(self, namespace: str, name: str) -> None:
+        """Drop the series of an experiment that is gone."""
+        self._experiments.found.pop((namespace, name), None)
 
     def unreadable(self, namespace: str, name: str) -> None:
         """Tell that a model cannot be read: nothing is known of it but that."""

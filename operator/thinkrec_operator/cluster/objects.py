@@ -27,6 +27,8 @@ from thinkrec_operator.observed import RevisionRecord
 
 _PARSED = 512
 """Bodies kept parsed: those that are worked on again and again."""
+TRAFFIC = "traffic"
+"""Component label of the one ConfigMap of a model that is written anew."""
 _WINDOW = 32_768
 """How far back zlib looks."""
 Seen = Mapping[str, Any] | Listed
@@ -46,7 +48,7 @@ class ObjectRecord:
     component: str
     deleting: bool
     packed: bytes
-    """Empty for a ConfigMap: its name is the digest of its content, so nobody looks into it."""
+    """Empty for a ConfigMap whose name is the digest of its content: nobody looks into it."""
     store: str = ""
     """Of a model: the root of its store."""
     settled: bool = False
@@ -119,17 +121,18 @@ def object_record(kind: str, seen: Seen) -> ObjectRecord:
         owner, deleting = owner_uid(meta), meta.get("deletionTimestamp") is not None
         kept = {**seen, "metadata": {name: value for name, value in meta.items() if name != "managedFields"}}
         text = to_json(kept)
+    component = intern(head.labels.get(group.LABEL_COMPONENT, ""))
     return ObjectRecord(
         kind=kind,
         name=head.name,
         uid=head.uid,
         version=head.version,
         owner=owner,
-        component=intern(head.labels.get(group.LABEL_COMPONENT, "")),
+        component=component,
         deleting=deleting,
         store=_store(seen) if kind == group.MODEL_KIND else "",
         settled=kind == group.MODEL_KIND and not deleting and _is_settled(seen),
-        packed=b"" if kind == resources.CONFIG_MAP.kind else _pack(kind, text),
+        packed=b"" if kind == resources.CONFIG_MAP.kind and component != TRAFFIC else _pack(kind, text),
     )
 
 

@@ -8,12 +8,13 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from thinkrec_crds import group
 from thinkrec_crds.artifact import Progress
 from thinkrec_crds.group import FINALIZER
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_operator.cluster import resources
 from thinkrec_operator.cluster.jobs import JobRecord, is_lost, observe_job, pods_of
-from thinkrec_operator.cluster.objects import ObjectRecord, parsed_revision
+from thinkrec_operator.cluster.objects import TRAFFIC, ObjectRecord, parsed_revision
 from thinkrec_operator.cluster.refusals import Refusals
 from thinkrec_operator.cluster.serving import observe_serving, rollout
 from thinkrec_operator.cluster.view import Children, View
@@ -22,6 +23,7 @@ from thinkrec_operator.manifests.revision import ANNOTATION_EVALUATION
 from thinkrec_operator.names import child_name
 from thinkrec_operator.observed import (
     ChildRef,
+    Experiments,
     JobObservation,
     Observed,
     RevisionRecord,
@@ -31,6 +33,7 @@ from thinkrec_operator.observed import (
 
 CLEANUP = "cleanup"
 """Component label of the Job that removes what a deleted model left in the store."""
+_NO_EXPERIMENTS = Experiments()
 _NAMED_ELSEWHERE = frozenset({resources.CONFIG_MAP.kind, resources.CONTROLLER_REVISION.kind})
 """Kinds with a field of their own in Observed."""
 
@@ -45,7 +48,7 @@ def observe(
     kinds: frozenset[str] = frozenset(),
     refusals: Refusals | None = None,
     progress: Mapping[str, Progress] | None = None,
-    in_use: frozenset[str] = frozenset(),
+    experiments: Experiments = _NO_EXPERIMENTS,
 ) -> Observed:
     """Return everything that a decision about this model depends on; `progress` is by uid of the Job."""
     children = view.children(key)
@@ -65,7 +68,8 @@ def observe(
         gateway=_deployment(own, children, child_name(key[1], "gateway"), None),
         other_children=tuple(ChildRef(r.kind, r.name) for r in own if r.kind not in _NAMED_ELSEWHERE),
         kinds=kinds,
-        revisions_in_use=in_use,
+        experiments=experiments,
+        traffic_shared=any(r.component == TRAFFIC for r in own),
         refusals=refusals.of(key) if refusals else (),
         namespace_terminating=refusals is not None and refusals.is_terminating(key, uid),
         keys_elsewhere=frozenset(keys_elsewhere(view, key, model)) if leaving else frozenset(),
@@ -117,10 +121,22 @@ def revisions_of(view: View, key: Key, uid: str) -> tuple[RevisionRecord, ...]:
 
 def _deployment(own: list[ObjectRecord], children: Children, name: str, url: str | None) -> ServingObservation | None:
     record = next((r for r in own if r.kind == resources.DEPLOYMENT.kind and r.name == name), None)
-    if record is None:
-        return None
-    pods = [pod for pod in children.pods.values() if pod.component == record.component and not pod.deleting]
-    return observe_serving(name, rollout(record.body), pods, url=url)
+    return None if record is None else _served(record, children, url)
+
+
+def _served(record: ObjectRecord, children: Children, url: str | None, variant: str = "") -> ServingObservation:
+    pods = [pod for pod in children.pods.values() if (pod.component, pod.variant) == (record.component, variant)]
+    return observe_serving(record.name, rollout(record.body), [pod for pod in pods if not pod.deleting], url=url)
+
+
+def observe_variants(view: View, key: Key, uid: str) -> Mapping[str, ServingObservation]:
+    """Return the Deployments of an experiment's own, by the name of the variant that they answer for."""
+    children, found = view.children(key), {}
+    for record in children.objects.values():
+        if record.kind == resources.DEPLOYMENT.kind and record.owner in ("", uid) and not record.deleting:
+            variant = (record.body["metadata"].get("labels") or {}).get(group.LABEL_VARIANT, "")
+            found[variant] = _served(record, children, None, variant)
+    return found
 
 
 def keys_elsewhere(view: View, key: Key, model: ThinkRecModel) -> Iterator[str]:

@@ -52,6 +52,8 @@ class PodRecord:
     """Of the main container's last end."""
     left: str = ""
     """Its termination message."""
+    variant: str = ""
+    """Of an experiment: whom it serves."""
 
     @property
     def finished(self) -> bool:
@@ -82,6 +84,7 @@ def pod_record(body: Mapping[str, Any]) -> PodRecord:
         message=without_secrets(message),
         exit_code=ended.get("exitCode"),
         left=ended.get("message") or "",
+        variant=labels.get(group.LABEL_VARIANT, ""),
     )
 
 

@@ -95,5 +95,9 @@ class Scope:
 
 MODELS: Final = Scope(MODEL, group.LABEL_MODEL, WATCHED, LISTED, OPTIONAL)
 EXPERIMENTS: Final = Scope(
-    EXPERIMENT, group.LABEL_EXPERIMENT, (JOB, POD), (CONFIG_MAP,), selector=f"{OURS},{group.LABEL_EXPERIMENT}"
+    EXPERIMENT,
+    group.LABEL_EXPERIMENT,
+    WATCHED,
+    (CONFIG_MAP, SERVICE),
+    selector=f"{OURS},{group.LABEL_EXPERIMENT}",
 )

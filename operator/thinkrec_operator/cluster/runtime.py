@@ -97,8 +97,9 @@ class Operator:
         return served
 
     def _workers(self, api: Api, resync: Resync) -> list[asyncio.Task[None]]:
-        experiments = ExperimentController(self._parts(api, self._experiments), self._models.view)
-        around = Surroundings(lambda: resync.kinds, experiments.model_changed, experiments.revisions_in_use)
+        parts = self._parts(api, self._experiments)
+        experiments = ExperimentController(parts, self._models.view, self._models.queue.add)
+        around = Surroundings(lambda: resync.kinds, experiments.model_changed, experiments.wishes)
         models = Controller(self._parts(api, self._models), around)
         names = [("worker", models)] * self._config.workers + [("experiments", experiments)] * EXPERIMENT_WORKERS
         return [

@@ -8,7 +8,9 @@ from dataclasses import replace
 
 from thinkrec_crds import group
 from thinkrec_crds.artifact import TerminationMessage
+from thinkrec_crds.experiment import ExperimentSpec
 from thinkrec_crds.experiment_spec import Offline
+from thinkrec_crds.fields import Resources
 from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_crds.stages import InputRef, StageSpec
 from thinkrec_operator import children as build
@@ -21,6 +23,10 @@ from thinkrec_operator.observed import Observed
 from thinkrec_operator.plan import ConfigMapChild, JobChild, Layout, Owner, PodSettings
 
 Results = Mapping[str, TerminationMessage]
+ANALYSIS_BACKOFF_LIMIT = 3
+ANALYSIS_TTL_SECONDS = 600
+"""A look leaves a Job each period: longer than that it would only be in the way."""
+ANALYSIS_RESOURCES = Resources(requests={"cpu": "250m", "memory": "1Gi"}, limits={"memory": "4Gi"})
 
 
 def owner_of(observed: ObservedExperiment) -> Owner:
@@ -44,13 +50,12 @@ def stage_children(
     """
     experiment = observed.experiment.spec
     control, offline = lineup.control(experiment.control_variant_name), experiment.offline
-    assert offline is not None, "without a comparison there are no stages"
     whose = next((one for one in lineup.contenders if stage.title == score_title(one)), control)
     owner, told = owner_of(observed), stage_spec(stage, results, seed=control.record.data.seed)
     text = told.to_json(indent=2) + "\n"
     config_map = stage_config_map_name(owner.name, text)
     model = whose.owner.model
-    if stage.kind is StageKind.DATASET:  # with the Secret of the experiment's own data
+    if stage.kind is StageKind.DATASET and offline is not None:  # with the Secret of the experiment's own data
         spec = model.spec.model_copy(update={"dataset": offline.dataset})
         model = model.model_copy(update={"spec": spec})
     seen = Observed(model=model, now=observed.now, settings=observed.settings)
@@ -60,8 +65,8 @@ def stage_children(
         stage=told,
         title=stage.title,
         config_map=config_map,
-        settings=_settings(seen, stage, offline),
-        layout=build.layout(seen, StageKind.EVALUATE) if stage.kind is StageKind.SCORE else Layout(),
+        settings=_settings(seen, stage, experiment),
+        layout=_layout(seen, stage, experiment),
     )
     return ConfigMapChild(config_map, owner, ((build.STAGE_FILE, text),), "training"), job
 
@@ -80,7 +85,21 @@ def _input(item: Input, result: TerminationMessage, root: str) -> InputRef:
     return InputRef(name=item.role, kind=item.kind, key=item.key, uri=uri, digest=result.digest)
 
 
-def _settings(seen: Observed, stage: Stage, offline: Offline) -> PodSettings:
+def _layout(seen: Observed, stage: Stage, experiment: ExperimentSpec) -> Layout:
+    if stage.kind is StageKind.SCORE:
+        return build.layout(seen, StageKind.EVALUATE)
+    if stage.kind is StageKind.ANALYSE and experiment.analysis is not None and not seen.settings.laptop:
+        return Layout(shards=experiment.analysis.parallelism)
+    return Layout()
+
+
+def _settings(seen: Observed, stage: Stage, experiment: ExperimentSpec) -> PodSettings:
+    """Return how a pod runs: as an evaluation, and as nothing but a reader of the store where it looks at users."""
+    if stage.kind is StageKind.ANALYSE:
+        settings = build.pod_settings(seen, StageKind.GATE)  # which has the store's Secret only
+        own, limit, kept = analysis_resources(experiment), ANALYSIS_BACKOFF_LIMIT, ANALYSIS_TTL_SECONDS
+        return replace(settings, resources=own, backoff_limit=limit, ttl_seconds_after_finished=kept)
+    offline = experiment.offline or Offline()
     kind = StageKind.DATASET if stage.kind is StageKind.DATASET else StageKind.EVALUATE
     settings = build.pod_settings(seen, kind)
     own = offline.resources
@@ -90,3 +109,9 @@ def _settings(seen: Observed, stage: Stage, offline: Offline) -> PodSettings:
         backoff_limit=offline.backoff_limit,
         ttl_seconds_after_finished=offline.ttl_seconds_after_finished,
     )
+
+
+def analysis_resources(experiment: ExperimentSpec) -> Resources:
+    """Return the compute resources of an analysis: the experiment's own, else enough, and no device."""
+    own = experiment.analysis.resources if experiment.analysis is not None else Resources()
+    return own if own.requests or own.limits else ANALYSIS_RESOURCES

@@ -11,14 +11,21 @@ from types import MappingProxyType
 from thinkrec_crds.artifact import TerminationMessage
 from thinkrec_crds.experiment import ThinkRecExperiment
 from thinkrec_crds.model import ThinkRecModel
-from thinkrec_operator.observed import JobObservation, Refusal, RevisionRecord, Settings
+from thinkrec_operator.observed import (
+    ChildRef,
+    JobObservation,
+    Refusal,
+    RevisionRecord,
+    ServingObservation,
+    Settings,
+)
 
 _SETTINGS = Settings()
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedModel:
-    """A model that a variant names."""
+    """A model that a variant names, or whose gateway shares out the users."""
 
     model: ThinkRecModel
     revisions: tuple[RevisionRecord, ...] = ()
@@ -33,13 +40,17 @@ class ObservedExperiment:
     now: datetime
     settings: Settings = _SETTINGS
     models: Mapping[str, ObservedModel] = field(default_factory=lambda: MappingProxyType({}))
-    """By name, those of the variants' models that exist."""
+    """By name, those that exist."""
     jobs: tuple[JobObservation, ...] = ()
     config_maps: tuple[str, ...] = ()
     """Names of the experiment's own ConfigMaps that exist."""
     completed: Mapping[str, TerminationMessage] = field(default_factory=lambda: MappingProxyType({}))
     """Key -> published result, for work known to be finished without a Job that says so."""
 
+    deployments: Mapping[str, ServingObservation] = field(default_factory=lambda: MappingProxyType({}))
+    """Name of a variant -> its Deployment."""
+    other_children: tuple[ChildRef, ...] = ()
+    """Deployments and Services of the experiment's own."""
     refusals: tuple[Refusal, ...] = ()
     """Children that the apiserver refused."""
 

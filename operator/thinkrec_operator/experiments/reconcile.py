@@ -16,6 +16,8 @@ from thinkrec_operator.experiments.children import stage_children
 from thinkrec_operator.experiments.events import events_between
 from thinkrec_operator.experiments.observed import ObservedExperiment
 from thinkrec_operator.experiments.offline import gates_missed, missed_gates, unknown_gates, verdict
+from thinkrec_operator.experiments.online import decide, next_time
+from thinkrec_operator.experiments.places import missing_gateway, surplus_places
 from thinkrec_operator.experiments.stages import finished, offline_stages
 from thinkrec_operator.experiments.status import Found, concluded, first_status, status_of, waiting_since
 from thinkrec_operator.experiments.variants import Lineup, line_up
@@ -53,35 +55,52 @@ def reconcile(observed: ObservedExperiment) -> ExperimentPlan:
     if observed.experiment.metadata.deletion_timestamp is not None:
         return ExperimentPlan((), (), before, (), None)
     if observed.concluded:
-        return ExperimentPlan((), _left_over(observed, ()), concluded(observed), (), None)
+        gone = (*_left_over(observed, ()), *surplus_places(observed, []))
+        return ExperimentPlan((), gone, concluded(observed), (), None)
     if observed.first_visit:
         return ExperimentPlan((), (), first_status(observed), (), 0.0)
-    found, children = _decided(observed, line_up(observed))
+    lineup = line_up(observed)
+    if lineup.missing is None and observed.experiment.spec.traffic is not None:
+        lineup = replace(lineup, missing=missing_gateway(observed, lineup))
+    found, children = _decided(observed, lineup)
     written = status_of(found)
     if written.start_time != before.start_time:  # then the deadline is another one
         started = before.model_copy(update={"start_time": written.start_time})
         observed = replace(observed, experiment=observed.experiment.model_copy(update={"status": started}))
     # Until a variant that is missing is back its Jobs go on: what they compare is in the store.
-    idle = () if found.lineup.missing is not None else _left_over(observed, children, found.views)
+    idle = () if found.lineup.missing is not None else _left_over(observed, children, found.all_views)
+    if found.online is not None:
+        idle += surplus_places(observed, children)
     return ExperimentPlan(
         children=tuple(children),
-        deletions=(*_replaced(found.views), *idle),
+        deletions=(*_replaced(found.all_views), *idle),
         status=written,
         events=events_between(before, written),
         requeue_after=0.0 if found.conclusion is not None else _requeue_after(observed, found),  # then to tidy up
-        views=found.views,
+        views=found.all_views,
     )
 
 
 def _decided(observed: ObservedExperiment, lineup: Lineup) -> tuple[Found, list[Child]]:
     """Return what is known, with a verdict where there is one, and the children that the next step needs."""
     found, children = _offline(observed, lineup)
+    if _is_users_turn(observed, found):
+        online = decide(observed, lineup)
+        found, children = replace(found, online=online, conclusion=online.conclusion), [*children, *online.children]
     end = _deadline(observed)
     if found.conclusion is not None or end is None or observed.now < end:
         return found, children
     limit = observed.experiment.spec.active_deadline_seconds
     message = f"There was no verdict within `activeDeadlineSeconds`, {limit}. {Reason.DEADLINE_EXCEEDED.meaning}"
     return replace(found, conclusion=Conclusion(reason=Reason.DEADLINE_EXCEEDED.value, message=message)), []
+
+
+def _is_users_turn(observed: ObservedExperiment, found: Found) -> bool:
+    """Return whether the offline comparison, if there is one, lets users in."""
+    spec = observed.experiment.spec
+    if spec.traffic is None or found.lineup.missing is not None or found.conclusion is not None:
+        return False
+    return spec.offline is None or found.remembered or (found.numbers is not None and not found.incomplete)
 
 
 def _deadline(observed: ObservedExperiment) -> datetime | None:
@@ -165,6 +184,10 @@ def _requeue_after(observed: ObservedExperiment, found: Found) -> float | None:
         waits.append(float(observed.experiment.spec.progress_deadline_seconds))
     if (end := _deadline(observed)) is not None and end > observed.now:
         waits.append((end - observed.now).total_seconds())
-    if observed.settings.laptop and any(v.job is not None and v.job.state is JobState.RUNNING for v in found.views):
+    if (look := next_time(observed)) is not None and found.lineup.missing is None:
+        waits.append(max(0.0, (look - observed.now).total_seconds()))
+    if found.online is not None and found.online.start is None and found.online.waiting and found.stuck is None:
+        waits.append(float(observed.experiment.spec.progress_deadline_seconds))
+    if observed.settings.laptop and any(v.job is not None and v.job.state is JobState.RUNNING for v in found.all_views):
         waits.append(float(observed.settings.progress_period_seconds))
     return min(waits, default=None)

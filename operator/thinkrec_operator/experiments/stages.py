@@ -41,11 +41,22 @@ def offline_stages(spec: ExperimentSpec, lineup: Lineup) -> tuple[Stage, ...]:
     control = lineup.control(spec.control_variant_name)
     own = _own_data(offline, control)
     data = own.key if own is not None else control.record.data.results["dataset"].key
-    scores = [_score(one, control, data) for one in lineup.contenders]
+    scores = _scores(lineup, control, data)
     stages = [*{stage.key: stage for stage in reversed(scores)}.values()][::-1]
     stages.append(_compare(offline, lineup, control, scores, level_of(spec)))
     known = lineage(lineup)
     return tuple(stages) if own is None or own.key in known else (own, *stages)
+
+
+def score_stages(spec: ExperimentSpec, lineup: Lineup) -> tuple[Stage, ...]:
+    """Return the stage that scores each variant, in the spec's order; on the experiment's own data where it has any."""
+    control = lineup.control(spec.control_variant_name)
+    own = _own_data(spec.offline, control) if spec.offline is not None else None
+    return tuple(_scores(lineup, control, own.key if own else control.record.data.results["dataset"].key))
+
+
+def _scores(lineup: Lineup, control: Contender, data: str) -> list[Stage]:
+    return [_score(one, control, data) for one in lineup.contenders]
 
 
 def level_of(spec: ExperimentSpec) -> float:
@@ -74,7 +85,7 @@ def _own_data(offline: Offline, control: Contender) -> Stage | None:
     if offline.dataset is None:
         return None
     spec = control.owner.model.spec.model_copy(update={"dataset": offline.dataset})
-    return _stage(control, StageKind.DATASET, "dataset", (), read.dataset(spec, None))
+    return made_stage(control, StageKind.DATASET, "dataset", (), read.dataset(spec, None))
 
 
 def _score(one: Contender, control: Contender, data: str) -> Stage:
@@ -87,7 +98,7 @@ def _score(one: Contender, control: Contender, data: str) -> Stage:
         inputs.append(Input(TRAINING_ROLE, StageKind.DATASET, learned))
     sizes = read.evaluate(control.owner.model.spec)
     given = ScoreParameters(max_users=sizes.max_users, max_rows_per_user=sizes.max_rows_per_user)
-    return _stage(control, StageKind.SCORE, score_title(one), tuple(inputs), given)
+    return made_stage(control, StageKind.SCORE, score_title(one), tuple(inputs), given)
 
 
 def _compare(offline: Offline, lineup: Lineup, control: Contender, scores: list[Stage], level: float) -> Stage:
@@ -102,10 +113,11 @@ def _compare(offline: Offline, lineup: Lineup, control: Contender, scores: list[
         minimize=tuple(metric.name for metric in offline.metrics if metric.direction == "Minimize"),
         bootstrap_samples=draws(len(lineup.contenders) - 1, level),
     )
-    return _stage(control, StageKind.COMPARE, StageKind.COMPARE.value, inputs, given)
+    return made_stage(control, StageKind.COMPARE, StageKind.COMPARE.value, inputs, given)
 
 
-def _stage(control: Contender, kind: StageKind, title: str, inputs: tuple[Input, ...], given: Parameters) -> Stage:
+def made_stage(control: Contender, kind: StageKind, title: str, inputs: tuple[Input, ...], given: Parameters) -> Stage:
+    """Return a stage of an experiment: published with control's model, with control's seed."""
     # The seed of control's revision: a model that is trained again with another one changes nothing here.
     key = stage_key(given, kind, control.record.data.seed, tuple((item.role, item.key) for item in inputs))
     return Stage(kind, title, title, inputs, key, control.owner.model.spec, given=given)

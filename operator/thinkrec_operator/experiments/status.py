@@ -21,13 +21,24 @@ from thinkrec_crds.experiment_status import (
 )
 from thinkrec_crds.fields import as_decimal, as_optional_decimal
 from thinkrec_crds.model_status import Condition, ConditionStatus
+from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_operator.board import Board
 from thinkrec_operator.experiments.observed import ObservedExperiment
+from thinkrec_operator.experiments.online import Online, waiting_words
 from thinkrec_operator.experiments.stages import metrics
+from thinkrec_operator.experiments.status_online import (
+    online_fields,
+    online_variant,
+    rolled_back,
+    traffic_configured,
+)
 from thinkrec_operator.experiments.variants import Lineup, Missing
 from thinkrec_operator.failure import Failure, cannot_start, refused
 from thinkrec_operator.work import StageView
 
+MOST_METRICS = 48
+"""Of a variant in status."""
+ONLINE_KINDS = (StageKind.SIMULATE.value, StageKind.ANALYSE.value)
 _TRANSIENT = (ConditionType.RECONCILING, ConditionType.STALLED)
 _NO_VERDICT = (Reason.DEADLINE_EXCEEDED.value, Reason.SAMPLE_RATIO_MISMATCH.value)
 """Outcomes that say nothing about the variants."""
@@ -50,12 +61,24 @@ class Found:
     """Why the comparison's numbers are not enough to judge by."""
     remembered: bool = False
     """Status says already that the comparison is done and its gates were reached."""
+    online: Online | None = None
+    """Where the comparison on users stands, once it is its turn."""
     conclusion: Conclusion | None = None
+
+    @property
+    def setting_up(self) -> bool:
+        """Return whether variants have yet to answer for the first time."""
+        return self.online is not None and self.online.start is None and bool(self.online.waiting)
+
+    @property
+    def all_views(self) -> tuple[StageView, ...]:
+        """Return the stages of the offline comparison and of the look at work."""
+        return (*self.views, *(self.online.views if self.online is not None else ()))
 
     @property
     def failed(self) -> StageView | None:
         """Return the stage that finally failed, or None."""
-        return next((view for view in self.views if view.state == "Failed"), None)
+        return next((view for view in self.all_views if view.state == "Failed"), None)
 
     @property
     def stuck(self) -> Failure | None:
@@ -64,7 +87,9 @@ class Found:
             return refused(self.observed.refusals[0])
         if self.incomplete:
             return Failure(Reason.EVALUATION_FAILED.value, self.incomplete)
-        if (waits := cannot_start(self.views)) is not None:
+        if self.online is not None and self.online.failure is not None:
+            return self.online.failure
+        if (waits := cannot_start(self.all_views)) is not None:
             return waits
         if (view := self.failed) is not None:
             told = f"{view.stage.title}: {view.message}. {Reason.EVALUATION_FAILED.remedy}"
@@ -96,11 +121,20 @@ def status_of(found: Found) -> ExperimentStatus:
             "start_time": started,
             "completion_time": before.completion_time or (observed.now if found.conclusion else None),
             "variants": _variants(found),
-            "stages": tuple(_stage(view) for view in found.views) or before.stages,
+            "stages": _stages(found),
             "report_uri": found.report_uri or before.report_uri,
             "conclusion": found.conclusion,
+            **online_fields(observed, found.online),
         }
     )
+
+
+def _stages(found: Found) -> tuple[ExperimentStage, ...]:
+    """Return the rows of this moment; what is not looked at now is as status told it."""
+    before, online = found.observed.experiment.status.stages, found.online
+    offline_rows = tuple(_stage(view) for view in found.views) or tuple(r for r in before if r.kind not in ONLINE_KINDS)
+    looks = online.views if online is not None else ()
+    return (*offline_rows, *(tuple(_stage(v) for v in looks) or (r for r in before if r.kind in ONLINE_KINDS)))
 
 
 def _conditions(found: Found) -> tuple[Condition, ...]:
@@ -110,9 +144,10 @@ def _conditions(found: Found) -> tuple[Condition, ...]:
     _reconciling_or_stalled(board, found)
     _variants_ready(board, found)
     _offline_evaluated(board, found)
-    board.put(ConditionType.TRAFFIC_CONFIGURED, "Unknown", Reason.PENDING.value, Reason.PENDING.meaning)
+    over = found.conclusion is not None
+    traffic_configured(board, found.observed, found.online, over=over)
     _promoted(board, found)
-    board.put(ConditionType.ROLLED_BACK, "False", Reason.PENDING.value, "No traffic was taken from control.")
+    rolled_back(board, found.observed, found.conclusion)
     suspended = found.observed.experiment.spec.suspend
     reason = Reason.SUSPENDED if suspended else Reason.NOT_SUSPENDED
     board.put(ConditionType.SUSPENDED, "True" if suspended else "False", reason.value, reason.meaning)
@@ -129,6 +164,8 @@ def _ready(board: Board, found: Found) -> None:
         board.put(kind, "False", missing.reason.value, missing.message)
     elif found.observed.experiment.spec.suspend:
         board.put(kind, "False", Reason.SUSPENDED.value, Reason.SUSPENDED.meaning)
+    elif found.online is not None and found.setting_up:
+        board.put(kind, "False", Reason.PROGRESSING.value, f"Variants are starting: {waiting_words(found.online)}")
     else:
         board.put(kind, "True", Reason.RUNNING.value, Reason.RUNNING.meaning)
 
@@ -149,11 +186,19 @@ def _reconciling_or_stalled(board: Board, found: Found) -> None:
         board.put(ConditionType.STALLED, "True", stuck.reason, stuck.message)
     elif found.lineup.missing is not None:
         board.put(ConditionType.RECONCILING, "True", Reason.PROGRESSING.value, found.lineup.missing.message)
+    elif found.online is not None and found.setting_up:
+        board.put(ConditionType.RECONCILING, "True", Reason.PROGRESSING.value, waiting_words(found.online))
 
 
 def _variants_ready(board: Board, found: Found) -> None:
     missing: Missing | None = found.lineup.missing
-    if missing is None:
+    waiting = found.online.waiting if found.online is not None else ()
+    if missing is None and found.online is not None and waiting:
+        reason = Reason.SERVING_NOT_READY
+        board.put(ConditionType.VARIANTS_READY, "False", reason.value, waiting_words(found.online))
+    elif missing is None and found.online is not None and found.online.places:
+        board.put(ConditionType.VARIANTS_READY, "True", Reason.SUCCEEDED.value, "Every variant answers.")
+    elif missing is None:
         board.put(ConditionType.VARIANTS_READY, "True", Reason.SUCCEEDED.value, "Every variant has its revision.")
     else:
         board.put(ConditionType.VARIANTS_READY, "False", missing.reason.value, missing.message)
@@ -169,8 +214,8 @@ def _offline_evaluated(board: Board, found: Found) -> None:
         board.put(kind, "False", Reason.EVALUATION_FAILED.value, found.incomplete)
     elif found.numbers is not None or found.remembered:
         board.put(kind, "True", Reason.GATES_PASSED.value, "Every variant reached every offline gate.")
-    elif found.failed is not None:
-        board.put(kind, "False", Reason.EVALUATION_FAILED.value, found.failed.message)
+    elif (failed := next((view for view in found.views if view.state == "Failed"), None)) is not None:
+        board.put(kind, "False", Reason.EVALUATION_FAILED.value, failed.message)
     else:
         open_ = [view.stage.title for view in found.views if view.result is None]
         waits = f"To do: {', '.join(open_)}." if open_ else Reason.PENDING.meaning
@@ -197,10 +242,19 @@ def _variants(found: Found) -> tuple[VariantStatus, ...]:
     for place, variant in enumerate(found.observed.experiment.spec.variants):
         old = before.get(variant.name, VariantStatus(name=variant.name))
         update: dict[str, object] = {"resolved_revision": resolved.get(variant.name) or old.resolved_revision}
-        if found.numbers is not None:
-            update["metrics"] = _metrics(found, place)
+        update["metrics"] = _measured(found, old, place)
+        update |= online_variant(found.observed, found.online, variant.name, over=found.conclusion is not None)
         rows.append(old.model_copy(update=update))
     return tuple(rows)
+
+
+def _measured(found: Found, old: VariantStatus, place: int) -> tuple[VariantMetric, ...]:
+    """Return what a variant measured on the test rows and on its users; what is not news is as it was told."""
+    spec = found.observed.experiment.spec
+    names = {metric.name for metric in spec.analysis.metrics} if spec.analysis is not None else set()
+    rows = _metrics(found, place) if found.numbers is not None else tuple(m for m in old.metrics if m.name not in names)
+    users = found.online.metrics.get(old.name) if found.online is not None else None
+    return (*rows, *(users if users is not None else (m for m in old.metrics if m.name in names)))[:MOST_METRICS]
 
 
 def _metrics(found: Found, place: int) -> tuple[VariantMetric, ...]:
@@ -260,5 +314,6 @@ def waiting_since(observed: ObservedExperiment) -> Condition | None:
 
 
 def _waited_long(observed: ObservedExperiment) -> bool:
+    """Return whether variants have been missing for longer than they may."""
     before, limit = waiting_since(observed), observed.experiment.spec.progress_deadline_seconds
     return before is not None and observed.now - before.last_transition_time >= timedelta(seconds=limit)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from thinkrec_crds.artifact import TerminationMessage
 from thinkrec_crds.conditions import Reason
-from thinkrec_crds.experiment_status import ExperimentStage
+from thinkrec_crds.experiment_status import ExperimentStage, ExperimentStatus
 from thinkrec_crds.model_status import StageState
 from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_operator.experiments.children import name_of
@@ -23,6 +23,8 @@ from thinkrec_operator.work import StageView, failure_of, published
 def results(observed: ObservedExperiment, lineup: Lineup) -> dict[str, TerminationMessage]:
     """Return key -> published result of everything known to be finished: by lineage, store or Job."""
     found = lineage(lineup) | _told_by_status(observed) | dict(observed.completed)
+    if observed.settings.laptop:
+        found = last_look(observed.experiment.status) | found
     for job in observed.jobs:
         if (told := published(job)) is not None:
             found[job.key] = told
@@ -33,11 +35,22 @@ def _told_by_status(observed: ObservedExperiment) -> dict[str, TerminationMessag
     """Return what only status remembers, of Jobs that are gone; a comparison's numbers are more than it holds."""
     if observed.settings.laptop:  # there the store itself is looked at
         return {}
-    rows = [row for row in observed.experiment.status.stages if row.digest and row.kind != "compare"]
-    return {
+    status = observed.experiment.status
+    rows = [row for row in status.stages if row.digest and row.kind not in ("compare", "analyse")]
+    found = {
         row.key: TerminationMessage(key=row.key, kind=StageKind(row.kind), digest=row.digest, uri=row.artifact_uri)
         for row in rows
     }
+    return found | last_look(status)
+
+
+def last_look(status: ExperimentStatus) -> dict[str, TerminationMessage]:
+    """Return the look that status tells of, as an input of the next one: without its numbers, which were dealt with."""
+    told = status.analysis
+    if told is None or told.key is None or told.digest is None:
+        return {}
+    kind = StageKind.ANALYSE
+    return {told.key: TerminationMessage(key=told.key, kind=kind, digest=told.digest, uri=told.artifact_uri)}
 
 
 def views(

@@ -139,9 +139,15 @@ def _taints(resource: str) -> tuple[str, ...]:
     return (resource, "nvidia.com/gpu") if resource.startswith("nvidia.com/") else (resource,)
 
 
-def selector(owner: Owner, component: str) -> dict[str, str]:
-    """Return the labels that select the pods of one component of a model; they never change."""
-    return {_OWNED_BY[owner.kind]: label_value(owner.name), group.LABEL_COMPONENT: component}
+def selector(owner: Owner, component: str, variant: str = "") -> dict[str, str]:
+    """Return the labels that select the pods of one component of a model, or of a variant; they never change."""
+    found = {_OWNED_BY[owner.kind]: label_value(owner.name), group.LABEL_COMPONENT: component}
+    return found | variant_label(variant)
+
+
+def variant_label(variant: str) -> dict[str, str]:
+    """Return the label that says which variant of an experiment a child belongs to."""
+    return {group.LABEL_VARIANT: label_value(variant)} if variant else {}
 
 
 def overlaid(template: Manifest, over: PodTemplate | None) -> Manifest:

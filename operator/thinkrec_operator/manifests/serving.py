@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from thinkrec_crds import group
-from thinkrec_operator.manifests import common
+from thinkrec_operator.manifests import common, event_log
 from thinkrec_operator.manifests.common import Manifest
 from thinkrec_operator.manifests.quantities import cpu_threads
 from thinkrec_operator.plan import DeploymentChild, ServiceChild
@@ -47,10 +47,10 @@ def service(child: ServiceChild) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": common.metadata(child.owner, child.name, COMPONENT),
+        "metadata": common.metadata(child.owner, child.name, COMPONENT, extra=common.variant_label(child.variant)),
         "spec": {
             "type": "ClusterIP",
-            "selector": common.selector(child.owner, COMPONENT),
+            "selector": common.selector(child.owner, COMPONENT, child.variant),
             "ports": [{"name": "http", "port": 80, "targetPort": "http", "protocol": "TCP"}],
         },
     }
@@ -60,7 +60,7 @@ def deployment(child: DeploymentChild) -> Manifest:
     """Return the serving pods of one revision."""
     annotations = {group.ANNOTATION_SPEC_HASH: child.spec_hash, group.LABEL_REVISION: child.revision}
     spec: Manifest = {
-        "selector": {"matchLabels": common.selector(child.owner, COMPONENT)},
+        "selector": {"matchLabels": common.selector(child.owner, COMPONENT, child.variant)},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
         "minReadySeconds": MIN_READY_SECONDS,
         "progressDeadlineSeconds": PROGRESS_DEADLINE_SECONDS,
@@ -69,7 +69,7 @@ def deployment(child: DeploymentChild) -> Manifest:
     }
     if child.serving.autoscaling is None:  # otherwise the autoscaler owns the number
         spec["replicas"] = child.serving.effective_replicas
-    extra = {group.LABEL_REVISION: child.revision}
+    extra = {group.LABEL_REVISION: child.revision, **common.variant_label(child.variant)}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -81,7 +81,7 @@ def deployment(child: DeploymentChild) -> Manifest:
 def _template(child: DeploymentChild) -> Manifest:
     found: Manifest = {
         "metadata": {
-            "labels": common.labels(child.owner, COMPONENT),
+            "labels": common.labels(child.owner, COMPONENT, common.variant_label(child.variant)),
             "annotations": {group.ANNOTATION_SPEC_HASH: child.spec_hash},
         },
         "spec": _pod(child),
@@ -92,7 +92,7 @@ def _template(child: DeploymentChild) -> Manifest:
 def grace_seconds(child: DeploymentChild) -> int:
     """Return the seconds a pod gets to end: no request reaches it, the last one is answered, all is stopped."""
     longest = -(-child.serving.limits.deadline_milliseconds // 1000)
-    return PRE_STOP_SECONDS + longest + STOPPING_SECONDS
+    return PRE_STOP_SECONDS + longest + STOPPING_SECONDS + (0 if child.variant else event_log.SHIPPING_SECONDS)
 
 
 def _pod(child: DeploymentChild) -> Manifest:
@@ -107,14 +107,16 @@ def _pod(child: DeploymentChild) -> Manifest:
         "initContainers": [
             _fetch(child, "fetch-bundle", bundle, BUNDLE_FOLDER),
             _fetch(child, "fetch-base-model", base_model, BASE_MODEL_FOLDER),
+            *event_log.shippers(child),
         ],
         "containers": [_triton(child), *([_gateway(child)] if child.serving.gateway_image else [])],
         "topologySpreadConstraints": [_spread(child)],
         "volumes": [
             {"name": "models", "emptyDir": {}},
-            {"name": "scratch", "emptyDir": {}},  # feedback events too: they outlive a container, but not the pod
+            {"name": "scratch", "emptyDir": {}},  # feedback events too, until they are shipped
             {"name": "shm", "emptyDir": {"medium": "Memory"}},
             {"name": "tmp", "emptyDir": {}},  # Triton's Python backend unpacks there and cannot be told otherwise
+            *event_log.traffic_volumes(child),
         ],
     }
     return common.without_empty(pod)
@@ -126,7 +128,7 @@ def _spread(child: DeploymentChild) -> Manifest:
         "maxSkew": 1,
         "topologyKey": "kubernetes.io/hostname",
         "whenUnsatisfiable": "ScheduleAnyway",
-        "labelSelector": {"matchLabels": common.selector(child.owner, COMPONENT)},
+        "labelSelector": {"matchLabels": common.selector(child.owner, COMPONENT, child.variant)},
     }
 
 
@@ -173,7 +175,7 @@ def base_model_argument(child: DeploymentChild) -> str:
 def _triton(child: DeploymentChild) -> Manifest:
     replaced = child.serving.gateway_image is not None
     threads = cpu_threads(child.serving.resources)
-    values = {"HOME": "/scratch", "TMPDIR": "/scratch"}
+    values = {"HOME": "/scratch", "TMPDIR": "/scratch", **event_log.traffic_environment(child)}
     if threads is not None:
         values |= {**common.openmp(threads), "THINKREC_THREADS": str(threads)}
     options = [
@@ -204,6 +206,7 @@ def _triton(child: DeploymentChild) -> Manifest:
                 {"name": "scratch", "mountPath": "/scratch"},
                 {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - Triton's shared memory, an emptyDir
                 {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - an emptyDir
+                *event_log.traffic_mounts(child),
             ],
         }
     )
@@ -215,10 +218,11 @@ def _gateway(child: DeploymentChild) -> Manifest:
         "HOME": "/scratch",
         "TMPDIR": "/scratch",
         "THINKREC_BUNDLE_DIR": BUNDLE_FOLDER,
-        "THINKREC_EVENTS_DIR": "/scratch/events",
+        "THINKREC_EVENTS_DIR": event_log.folder(child),
         "THINKREC_GATEWAY_HOST": "0.0.0.0",  # noqa: S104 - reached through the pod's own address
         "THINKREC_GATEWAY_PORT": str(HTTP_PORT),
         "THINKREC_TRITON_GRPC": f"127.0.0.1:{TRITON_GRPC_PORT}",
+        **event_log.traffic_environment(child),
     }
     return common.without_empty(
         {
@@ -233,6 +237,7 @@ def _gateway(child: DeploymentChild) -> Manifest:
             "volumeMounts": [
                 {"name": "models", "mountPath": MODELS, "readOnly": True},
                 {"name": "scratch", "mountPath": "/scratch"},
+                *event_log.traffic_mounts(child),
             ],
         }
     )

@@ -20,14 +20,14 @@ REPLICATED_JOB = "stage"
 
 
 def config_map(child: ConfigMapChild) -> Manifest:
-    """Return the immutable ConfigMap with a stage spec, the serving settings or the order to clean up."""
-    return {
+    """Return the ConfigMap with a stage spec, the serving settings, the order to clean up, or the traffic table."""
+    found: Manifest = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": common.metadata(child.owner, child.name, child.component),
-        "immutable": True,
         "data": dict(child.data),
     }
+    return {**found, "immutable": True} if child.immutable else found
 
 
 def job(child: JobChild) -> Manifest:

@@ -14,6 +14,7 @@ from thinkrec_operator.cluster.refusals import Refusals
 from thinkrec_operator.cluster.view import View
 from thinkrec_operator.cluster.worker import Parts
 from thinkrec_operator.cluster.workqueue import WorkQueue
+from thinkrec_operator.observed import Experiments
 
 
 class NoProgress:
@@ -34,7 +35,7 @@ def test_visits_that_wait_for_nobody_do_not_keep_the_loop_to_themselves() -> Non
         given |= {"progress": NoProgress(), "applier": Applier.__new__(Applier)}
         for key in keys:  # none of them exists: each visit ends at once
             queue.add(key)
-        alone = Surroundings(frozenset, lambda key: None, lambda key: frozenset())
+        alone = Surroundings(frozenset, lambda key: None, lambda key: Experiments())
         worker = asyncio.create_task(Controller(Parts(**given), alone).work())
         while not queue.idle:
             due.append(len(queue))

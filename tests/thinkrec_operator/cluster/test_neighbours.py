@@ -23,7 +23,7 @@ def test_a_foreign_service_of_the_models_name_is_left_alone(
     with opened(control_plane, namespace, tmp_path, resync_seconds="5") as scene:
         scene.apply()
         scene.wait(lambda model: condition(model, "Stalled", "reason") == "ChildRefused", "the refusal")
-        assert "does not belong to this model" in condition(scene.api.get(scene.path), "Stalled", "message")
+        assert "does not belong to this ThinkRecModel" in condition(scene.api.get(scene.path), "Stalled", "message")
         found = scene.api.get(f"{services}/movies")
         assert found["spec"]["selector"] == {"app": "shop"}
         assert "ownerReferences" not in found["metadata"]

@@ -122,7 +122,7 @@ def test_a_missed_gate_ends_it_before_any_traffic(world: World, gate: dict[str, 
     world.gain = {"new": 0.02 if "minimum" in gate else -0.02}
     offline(world, gates=[gate])
     world.spec["traffic"] = {"mode": "Mirror", "mirrorPercent": 10}
-    world.run()
+    world.settle()
     assert world.condition("OfflineEvaluated") == ("False", "OfflineGateFailed")
     assert world.condition("Succeeded") == ("True", "OfflineGateFailed")
     assert world.status.conclusion is not None
@@ -389,11 +389,11 @@ def test_a_config_map_stays_while_a_job_may_read_it(world: World) -> None:
 
 def test_with_traffic_the_comparison_is_remembered_for_good(world: World) -> None:
     world.spec["traffic"] = {"mode": "Mirror", "mirrorPercent": 10}
-    world.run()
+    world.settle()
     assert world.condition("OfflineEvaluated") == ("True", "GatesPassed")
     rows = world.status.variants
     world.jobs.clear()
-    world.run()
+    world.settle()
     assert world.runs == {"score-old": 1, "score-new": 1, "compare": 1}
     assert world.status.variants == rows
     assert world.condition("OfflineEvaluated") == ("True", "GatesPassed")

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What experiments ask of the models they name, kept up to date with every visit of an experiment.
+
+A model's decision looks here: which revisions must stay, how its gateway shares out users, what was promoted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from thinkrec_crds.conditions import ConditionType
+from thinkrec_crds.experiment import ThinkRecExperiment
+from thinkrec_crds.traffic import TrafficExperiment
+from thinkrec_operator.cluster.workqueue import Key
+from thinkrec_operator.experiments.places import gateway_of
+from thinkrec_operator.experiments.shares import table_entry
+from thinkrec_operator.observed import Experiments, Promotion
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+class Wishes:
+    """Experiments by the models that they name."""
+
+    def __init__(self) -> None:
+        """Know none yet."""
+        self._experiments: dict[Key, ThinkRecExperiment] = {}
+        self._about: dict[Key, set[Key]] = {}
+        self._seen: dict[Key, Experiments] = {}
+        """Model -> what it was last asked."""
+
+    def put(self, key: Key, experiment: ThinkRecExperiment) -> tuple[Key, ...]:
+        """Take in an experiment; return the models that are asked something else than before."""
+        before = self._names(key)
+        self._experiments[key] = experiment
+        for model in self._names(key):
+            self._about.setdefault(model, set()).add(key)
+        return self._changed({*before, *self._names(key)})
+
+    def drop(self, key: Key) -> tuple[Key, ...]:
+        """Forget an experiment; return the models that are asked something else than before."""
+        names = self._names(key)
+        self._experiments.pop(key, None)
+        for model in names:
+            self._about[model].discard(key)
+            if not self._about[model]:
+                del self._about[model]
+        return self._changed(names)
+
+    def followers(self, model: Key) -> tuple[Key, ...]:
+        """Return the experiments without a verdict that name a model."""
+        found = self._about.get(model, ())
+        return tuple(key for key in found if self._experiments[key].status.conclusion is None)
+
+    def about(self, model: Key) -> Experiments:
+        """Return what is asked of a model."""
+        found = sorted((self._experiments[key] for key in self._about.get(model, ())), key=_precedence)
+        running = [one for one in found if one.status.conclusion is None]
+        entries = [entry for one in running if (entry := _entry(one, model[1])) is not None]
+        return Experiments(
+            in_use=frozenset(name for one in running for name in _revisions(one, model[1])),
+            traffic=tuple(entries),
+            holding=next((one.metadata.name for one in running if _shares_out(one, model[1])), ""),
+            promotion=_newest_promotion(found, model[1]),
+        )
+
+    def _names(self, key: Key) -> tuple[Key, ...]:
+        experiment = self._experiments.get(key)
+        return () if experiment is None else tuple((key[0], name) for name in named_models(experiment))
+
+    def _changed(self, models: Iterable[Key]) -> tuple[Key, ...]:
+        found = []
+        for model in models:
+            now = self.about(model)
+            if now != self._seen.get(model, Experiments()):
+                found.append(model)
+            if model in self._about:
+                self._seen[model] = now
+            else:
+                self._seen.pop(model, None)
+        return tuple(found)
+
+
+def named_models(experiment: ThinkRecExperiment) -> tuple[str, ...]:
+    """Return the models that an experiment is about, its gateway's among them, each once."""
+    names = [variant.model_ref.name for variant in experiment.spec.variants]
+    return tuple(dict.fromkeys([*names, gateway_of(experiment.spec)]))
+
+
+def _precedence(experiment: ThinkRecExperiment) -> tuple[datetime, str]:
+    return experiment.metadata.creation_timestamp or _NEVER, experiment.metadata.name
+
+
+def _entry(experiment: ThinkRecExperiment, model: str) -> TrafficExperiment | None:
+    return table_entry(experiment) if gateway_of(experiment.spec) == model else None
+
+
+def _shares_out(experiment: ThinkRecExperiment, model: str) -> bool:
+    """Return whether it has begun to share out the users of this model's gateway."""
+    begun = experiment.spec.traffic is not None and experiment.status.traffic_start_time is not None
+    return begun and gateway_of(experiment.spec) == model
+
+
+def _revisions(experiment: ThinkRecExperiment, model: str) -> Iterable[str]:
+    told = {row.name: row.resolved_revision for row in experiment.status.variants}
+    for variant in experiment.spec.variants:
+        if variant.model_ref.name == model:
+            yield from (name for name in (variant.revision, told.get(variant.name)) if name)
+
+
+def _newest_promotion(experiments: Iterable[ThinkRecExperiment], model: str) -> Promotion | None:
+    """Return the decision of the experiment that ended last, of those that promoted a revision of this model."""
+    found = [one for one in experiments if promoted_revision(one, model) is not None]
+    newest = max(found, key=lambda one: one.status.completion_time or _NEVER, default=None)
+    if newest is None:
+        return None
+    meta, revision = newest.metadata, promoted_revision(newest, model) or ""
+    return Promotion(meta.name, meta.uid, revision, newest.status.completion_time or _NEVER)
+
+
+def promoted_revision(experiment: ThinkRecExperiment, model: str) -> str | None:
+    """Return the revision of this model that an experiment promoted, or None."""
+    condition, told = experiment.status.condition(ConditionType.PROMOTED), experiment.status.conclusion
+    if condition is None or condition.status != "True" or told is None or told.winner is None:
+        return None
+    winner = next((v for v in experiment.spec.variants if v.name == told.winner), None)
+    if winner is None or winner.model_ref.name != model:
+        return None
+    return next((row.resolved_revision for row in experiment.status.variants if row.name == winner.name), None)
