@@ -28,6 +28,8 @@ class PretendStages:
         self.delay_seconds = delay_seconds
         self.gain = 0.02
         """How much better than control the second variant of an experiment is, beyond doubt."""
+        self.look: dict[str, float] = {}
+        """What each analysis of users finds (thinkrec_crds.findings)."""
         self.failing: dict[str, list[Outcome]] = {}
         """Stage (kind) -> what its next Pods do instead of succeeding."""
         self.held: dict[str, set[str]] = {}
@@ -59,6 +61,7 @@ class PretendStages:
         """Return the termination message of a stage that succeeded."""
         metrics = dict.fromkeys(("auc", "uauc", "ndcg@5", "map@5"), self.auc) if kind == "evaluate" else {}
         metrics |= self._compared() if kind == "compare" else {}
+        metrics |= self.look if kind == "analyse" else {}
         return {
             "kind": kind,
             "key": key,
