@@ -11,6 +11,7 @@ from thinkrec_crds.fields import (
     BY_NAME,
     INT32_MAX,
     DecimalText,
+    EventName,
     Fraction,
     HttpUrl,
     Int32,
@@ -19,7 +20,6 @@ from thinkrec_crds.fields import (
     OpenFraction,
     PositiveDecimal,
     Resources,
-    ShortText,
 )
 from thinkrec_crds.rules import ApiType, Rule, at_least_one, exactly_one, only_when, required_when
 
@@ -48,8 +48,8 @@ class EventMetric(ApiType):
         default="Conversion",
         description="Share of users with the event, its sum per user, or its count over that of `denominator`.",
     )
-    name: ShortText = Field(description="Name of the event, as it is sent to the gateway.")
-    denominator: ShortText | None = Field(default=None, description="Name of the event that a Ratio divides by.")
+    name: EventName = Field(description="Type of the event, as it is sent to the gateway; case matters.")
+    denominator: EventName | None = Field(default=None, description="Type of the event that a Ratio divides by.")
     cap: PositiveDecimal | None = Field(
         default=None,
         description="Most that one user counts for in a Mean, or divides by in a Ratio; a bound for bots.",

@@ -58,7 +58,7 @@ class Variant(ApiType):
     model_ref: ModelReference = Field(description="Model the variant takes its revision from.")
     revision: LabelName | None = Field(
         default=None,
-        description="Revision of that model; unset takes the one that is newest when the experiment starts.",
+        description="Revision of that model; unset: of control the one that serves, else the newest one of its spec.",
     )
     weight: Int32 | None = Field(
         default=None, ge=0, le=100, description="Share of users in percent; unset for all variants means equal shares."

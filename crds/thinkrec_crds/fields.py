@@ -77,6 +77,8 @@ OpenFraction = Annotated[str, StringConstraints(max_length=16, pattern=r"^0\.[0-
 """A decimal number above "0" and below "1" written as text."""
 MetricName = Annotated[str, StringConstraints(max_length=16, pattern=r"^(AUC|UAUC|(NDCG|MAP)@([1-9]|[1-4][0-9]|50))$")]
 """An offline metric: AUC, UAUC, NDCG@k or MAP@k with k from 1 to 50."""
+EventName = Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Za-z][A-Za-z0-9._-]*$")]
+"""What a user did, in the words of whoever sends it: click, purchase, watch.end."""
 CronExpression = Annotated[
     str,
     StringConstraints(
@@ -110,6 +112,7 @@ PATTERN_REMEDIES: Final[Mapping[str, str]] = MappingProxyType(
         _pattern(Fraction): 'must be a decimal number from "0" to "1" in quotes, for example "0.05"',
         _pattern(OpenFraction): 'must be a decimal number above "0" and below "1" in quotes, for example "0.05"',
         _pattern(MetricName): "must be AUC, UAUC, NDCG@k or MAP@k with k from 1 to 50, for example NDCG@5",
+        _pattern(EventName): "must begin with a letter and use only letters, digits, dots, dashes and underscores",
         _pattern(CronExpression): 'must be five cron fields or @daily and its like, for example "0 3 * * 1"',
         _pattern(TimeZone): "must be an IANA time zone, for example Europe/Berlin",
     }

@@ -160,6 +160,7 @@ class FindingsReport(Contract):
             "enough": look.enough,
             "ratio/p": look.sample_ratio_p_value,
             "unavailable": len(look.unavailable),
+            "silent": bool(self.metrics) and any(t.startswith(f"metric {self.metrics[0]}:") for t in look.unavailable),
             "winner": won,
         }
         yield {f"{place[name]}/users": users for name, users in look.users.items()}

@@ -9,6 +9,7 @@
                            parts;  names: of everything it makes
     board, failure         conditions as a decision collects them;  why there is no going on
     experiments/           the same for a ThinkRecExperiment; pure
+    traffic                pure: how the model's gateway shares out users among experiments' variants
     deletion               pure: the plan of a model that is being deleted
     schedule, turn         pure: cron -> next time;  whether a scheduled training starts now
     manifests/             pure: children of a plan -> Kubernetes objects

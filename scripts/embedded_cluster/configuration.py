@@ -107,6 +107,7 @@ def kubelet(state: State, network: Network, *, authority: Path, serving: Pair, c
         # A development machine's disk is often nearly full, and that is not the node's business.
         "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
         "imageGCHighThresholdPercent": 100,  # images come from archives: one that is removed cannot be pulled again
+        "syncFrequency": "10s",  # how soon a changed ConfigMap reaches the pods that mount it; a minute otherwise
         "nodeStatusUpdateFrequency": "5s",
     }
     path = state.configuration / "kubelet.yaml"

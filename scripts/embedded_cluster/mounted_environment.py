@@ -29,7 +29,7 @@ def training() -> dict[str, Any]:
 
 def serving() -> dict[str, Any]:
     """Return the value for `spec.serving.podTemplate`."""
-    return pod_template(["triton"], init_containers=["fetch-bundle", "fetch-base-model"])
+    return pod_template(["triton"], init_containers=["fetch-bundle", "fetch-base-model", "ship-events"])
 
 
 def pod_template(containers: Sequence[str], *, init_containers: Sequence[str] = ()) -> dict[str, Any]:

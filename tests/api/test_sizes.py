@@ -39,7 +39,7 @@ LARGE_MODEL: dict[str, Any] = edited(
         "spec/dataset/items/columns": {"attributes": [f"{index:02d}{'a' * 126}" for index in range(16)]},
     },
 )
-EVENT = {"type": "Ratio", "name": "n" * 256, "denominator": "d" * 256}
+EVENT = {"type": "Ratio", "name": "n" * 64, "denominator": "d" * 64, "cap": "1"}
 LARGE_EXPERIMENT: dict[str, Any] = edited(
     MINIMAL_EXPERIMENT,
     {

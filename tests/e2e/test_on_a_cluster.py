@@ -28,6 +28,7 @@ from embedded_cluster.cluster import Cluster
 from support import chart, kube, seaweed
 from support.load import Load
 from support.models import condition, models_path
+from support.taste import USERS_EFFECT, Users
 from support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(1800)
@@ -35,6 +36,7 @@ pytestmark = pytest.mark.timeout(1800)
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "movielens-cluster"
 TRAINING_SECONDS = 900
 ROLLOUT_SECONDS = 300
+EXPERIMENT_SECONDS = 420
 SMALL: dict[str, Any] = {
     "dataset": {"limits": {"maxUsers": 40}, "historyLength": 4},
     "collaborative": {"dimension": 8, "epochs": 2},
@@ -57,6 +59,7 @@ class World:
     store: Any
     folder: Path
     first_revision: str = ""
+    second_revision: str = ""
 
     @property
     def api(self) -> Api:
@@ -122,13 +125,21 @@ def _patch(world: World, spec: dict[str, Any]) -> dict[str, Any]:
     merged = {name: {**SMALL.get(name, {}), **spec.get(name, {})} for name in SMALL.keys() | spec.keys()}
     merged["artifacts"] = {**spec.get("artifacts", {}), "endpoint": world.store.endpoint}
     merged["training"] = {"podTemplate": mounted_environment.training(), "resources": cpus, **spec.get("training", {})}
-    merged["serving"] |= {"podTemplate": mounted_environment.serving(), "resources": cpus}
+    merged["serving"] |= {"podTemplate": _serving_pods(), "resources": cpus}
     return {
         "apiVersion": "thinkrec.io/v1alpha1",
         "kind": "ThinkRecModel",
         "metadata": {"name": "movielens"},
         "spec": merged,
     }
+
+
+def _serving_pods() -> dict[str, Any]:
+    """Return the pod template of the environment, with a log that is shipped sooner than a test would wait."""
+    template = mounted_environment.serving()
+    triton = next(item for item in template["spec"]["containers"] if item["name"] == "triton")
+    triton["env"] = [*triton["env"], {"name": "THINKREC_EVENTS_SEGMENT_SECONDS", "value": "2"}]
+    return template
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +231,8 @@ def test_new_data_trains_again_and_rolls_out_without_losing_a_request(world: Wor
         time.sleep(5)
         world.cluster.start_kubelet()
         model = world.wait_ready(TRAINING_SECONDS)
-    assert model["status"]["servingRevision"] != world.first_revision
+    world.second_revision = model["status"]["servingRevision"]
+    assert world.second_revision != world.first_revision
     assert load.answered > 10
     assert not load.failures, load.failures[:5]
 
@@ -247,6 +259,98 @@ def test_a_pin_rolls_back_without_losing_a_request(world: World) -> None:
     assert model["status"]["servingRevision"] == world.first_revision
     assert load.answered > 3
     assert not load.failures, load.failures[:5]
+
+
+def experiment(world: World, name: str, **spec: Any) -> str:
+    """Compare the model's two revisions on its users; return the path of the experiment."""
+    body = {
+        "apiVersion": "thinkrec.io/v1alpha1",
+        "kind": "ThinkRecExperiment",
+        "metadata": {"name": name},
+        "spec": {
+            "variants": [
+                {"name": "old", "modelRef": {"name": "movielens"}, "revision": world.first_revision},
+                {"name": "new", "modelRef": {"name": "movielens"}, "revision": world.second_revision},
+            ],
+            "controlVariantName": "old",
+            "analysis": {
+                "metrics": [{"name": "clicks", "event": {"name": "click"}}],
+                "guardrails": [{"name": "errors", "request": {"field": "Error"}, "maximum": "0.2"}],
+                "minSampleSize": 50,
+                "periodSeconds": 20,
+            },
+            "promotionPolicy": "Automatic",
+            **spec,
+        },
+    }
+    (world.folder / "experiment.yaml").write_text(yaml.safe_dump(body))
+    world.kubectl("apply", "--server-side", "-f", str(world.folder / "experiment.yaml"))
+    return f"/apis/thinkrec.io/v1alpha1/namespaces/{world.namespace}/thinkrecexperiments/{name}"
+
+
+def verdict(world: World, path: str, users: Users) -> dict[str, Any]:
+    """Return the status of an experiment once it has a verdict."""
+
+    def ended() -> bool:
+        found = world.api.get(path)
+        stalled = condition(found, "Stalled", "message")
+        assert not stalled, f"stalled: {stalled}"
+        return "conclusion" in found.get("status", {})
+
+    wait_for(ended, f"a verdict; {users.told()}", seconds=EXPERIMENT_SECONDS, every=1)
+    status: dict[str, Any] = world.api.get(path)["status"]
+    return status
+
+
+def test_a_canary_that_users_like_less_is_rolled_back_and_no_request_fails(world: World) -> None:
+    world.apply(dataset={"revision": "1"}, serving={**SMALL["serving"], "updatePolicy": "OnExperiment"})
+    world.wait_ready(ROLLOUT_SECONDS)
+    liked = world.recommend()["generation"]
+    steps = [{"weight": 30, "pauseSeconds": 60}, {"weight": 50, "pauseSeconds": 60}]
+    with Users(world.url, likes=lambda generation: generation == liked) as users:
+        path = experiment(
+            world,
+            "worse",
+            offline={"gates": [{"metric": "UAUC", "minimum": "0"}]},
+            traffic={"mode": "Canary", "steps": steps},
+        )
+        status = verdict(world, path, users)
+    told = status["conclusion"]
+    assert (told["reason"], told["winner"]) == ("SignificantWinner", "old"), told
+    assert float(told["effect"]) < -0.3
+    assert {row["type"]: row["status"] for row in status["conditions"]}["RolledBack"] == "True"
+    assert world.model()["status"]["servingRevision"] == world.first_revision
+    assert len(users.generations) == 2, users.told()
+    assert not users.failures, users.failures[:5]
+
+
+def test_the_revision_that_users_like_wins_is_promoted_and_pinned(world: World) -> None:
+    other = world.recommend()["generation"]
+    with Users(world.url, likes=lambda generation: generation != other, name="later") as users:
+        path = experiment(
+            world, "better", traffic={"mode": "ABTest", "assignment": {"type": "HashedHeader", "key": "x-user"}}
+        )
+        told = verdict(world, path, users)["conclusion"]
+        assert (told["reason"], told["winner"]) == ("SignificantWinner", "new"), told
+        assert 0.3 < float(told["lower"]) < USERS_EFFECT < float(told["upper"])
+        wait_for(
+            lambda: world.model()["status"]["servingRevision"] == world.second_revision,
+            "the promoted revision to serve",
+            seconds=ROLLOUT_SECONDS,
+            every=1,
+        )
+    assert not users.failures, users.failures[:5]
+    assert world.recommend()["generation"] != other
+    pinned = {"updatePolicy": "OnExperiment", "revision": world.second_revision}
+    world.apply(dataset={"revision": "1"}, serving={**SMALL["serving"], **pinned})
+    assert world.wait_ready(ROLLOUT_SECONDS)["status"]["servingRevision"] == world.second_revision
+
+
+def test_an_experiments_page_is_in_the_store(world: World) -> None:
+    found = world.api.get(f"/apis/thinkrec.io/v1alpha1/namespaces/{world.namespace}/thinkrecexperiments/better")
+    bucket, _, key = found["status"]["analysis"]["artifactUri"].removeprefix("s3://").partition("/")
+    page = client(world.store).get_object(Bucket=bucket, Key=f"{key}/report/index.html")["Body"].read().decode()
+    assert "clicks" in page
 
 
 BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -284,7 +388,8 @@ def test_what_only_the_node_can_see_is_named(world: World, name: str) -> None:
 
 
 def test_a_deleted_model_takes_its_artifacts_with_it_where_it_shall(world: World) -> None:
-    world.apply(serving={**SMALL["serving"], "revision": world.first_revision}, artifacts={"deletionPolicy": "Delete"})
+    pinned = {**SMALL["serving"], "revision": world.second_revision}
+    world.apply(serving=pinned, artifacts={"deletionPolicy": "Delete"})
     wait_for(lambda: world.model()["metadata"].get("finalizers"), "the finalizer")
     world.kubectl("delete", "thinkrecmodel", "movielens", "--wait=false")
     wait_for(lambda: world.api.find(world.path) is None, "the model to go", seconds=ROLLOUT_SECONDS, every=1)

@@ -156,6 +156,36 @@ def test_an_experiment_trains_only_what_differs_and_compares_on_the_same_rows(fo
     assert status["conclusion"]["reason"] in again.stderr
 
 
+ON_USERS = """  traffic:
+    mode: ABTest
+    assignment: {type: HashedHeader, key: x-user}
+    durationSeconds: 7200
+  analysis:
+    metrics: [{name: clicks, event: {name: click}}]
+    guardrails: [{name: errors, request: {field: Error}, maximum: "0.1"}]
+    periodSeconds: 3600
+    minSampleSize: 500
+"""
+
+
+def test_an_experiment_on_simulated_users_ends_with_a_verdict_and_a_page(folder: Path) -> None:
+    """Two hours are two looks; what was scored for the test before is not scored again."""
+    manifest = (folder / "softer.yaml").read_text().replace("name: softer", "name: liked")
+    (folder / "liked.yaml").write_text(manifest.rstrip() + "\n" + ON_USERS)
+    before = {path.parent for path in folder.glob("store/*/*/manifest.json")}
+    done = thinkrec(folder, "run", "-f", "liked.yaml", "-o", "json")
+    made = [path.parent for path in folder.glob("store/*/*/manifest.json") if path.parent not in before]
+    kinds = sorted(path.parent.name for path in made)
+    assert set(kinds) <= {"analyse", "compare", "simulate"}
+    assert kinds.count("analyse") == kinds.count("simulate") >= 2
+    status = yaml.safe_load(next(folder.glob(".thinkrec/*/experiment.liked/status.yaml")).read_text())["status"]
+    assert status["conclusion"]["metric"] == "clicks"
+    assert status["conclusion"]["reason"] in ("SignificantWinner", "NoDifference")
+    assert [row["users"] > 500 for row in status["variants"]] == [True, True]
+    (page,) = [line.split(": ")[1] for line in done.stderr.splitlines() if line.startswith("report on simulated users")]
+    assert "clicks" in Path(page).read_text()
+
+
 @pytest.fixture(scope="module")
 def served(folder: Path) -> str:
     """Address of the gateway."""

@@ -22,6 +22,8 @@ from thinkrec_crds.validation import validate_documents
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "gitops"
 STEPS = ("1-first", "2-new-data", "3-rollback")
+"""Those with nothing but the model."""
+COMPARE = "4-compare"
 VERSIONS = {
     ("source.toolkit.fluxcd.io/v1", "GitRepository"),
     ("helm.toolkit.fluxcd.io/v2", "HelmRelease"),
@@ -29,6 +31,7 @@ VERSIONS = {
     ("kustomize.config.k8s.io/v1beta1", "Kustomization"),
     ("argoproj.io/v1alpha1", "Application"),
     (group.API_VERSION, group.MODEL_KIND),
+    (group.API_VERSION, group.EXPERIMENT_KIND),
 }
 """Every kind in the examples with its version."""
 
@@ -41,7 +44,7 @@ def overlay(step: str) -> dict[str, Any]:
     """Return the model of a step, as kustomize patches it."""
     folder = EXAMPLES / "models" / step
     (settings,) = documents(folder / "kustomization.yaml")
-    (base,) = settings["resources"]
+    base = settings["resources"][0]
     (model,) = documents(folder / base / "model.yaml")
     for patch in settings["patches"]:
         assert patch["target"] == {"kind": model["kind"], "name": model["metadata"]["name"]}
@@ -74,6 +77,19 @@ def test_kustomize_makes_the_same(step: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout) == overlay(step)
+
+
+def test_the_step_that_compares_brings_an_experiment_of_its_own() -> None:
+    if shutil.which("kubectl") is None:
+        unavailable("kubectl is not on PATH")
+    command = ["kubectl", "kustomize", str(EXAMPLES / "models" / COMPARE)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert validate_documents(done.stdout, COMPARE) == []
+    bodies = {body["kind"]: body for body in yaml.safe_load_all(done.stdout)}
+    assert bodies.pop("ThinkRecModel") == overlay(COMPARE)
+    (experiment,) = documents(EXAMPLES / "models" / COMPARE / "experiment.yaml")
+    assert list(bodies.values()) == [experiment]
 
 
 def test_paths_in_the_examples_exist() -> None:
@@ -154,6 +170,14 @@ class TestStory:
         assert (verdict["Stalled"], verdict["Ready"], verdict["Available"]) == ("True", "False", "True")
         assert story.serving == first
         assert story.world.status.condition("Stalled").reason == "GateFailed"  # type: ignore[union-attr]
+
+    def test_what_is_to_be_compared_is_trained_and_waits_for_the_experiment(self) -> None:
+        story = Story()
+        story.apply("1-first")
+        first = story.serving
+        assert story.apply(COMPARE)["Ready"] == "True"
+        assert story.serving == first
+        assert story.world.status.latest_revision != first
 
     def test_going_back_in_git_is_a_rollback_too(self) -> None:
         """The first data's artifacts are still in the store: nothing is trained again."""

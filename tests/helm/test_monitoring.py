@@ -12,12 +12,13 @@ import pytest
 
 from support import chart, markdown
 from support.chart import Body
-from thinkrec_crds.conditions import MODEL_CONDITIONS
+from thinkrec_crds.conditions import EXPERIMENT_CONDITIONS, MODEL_CONDITIONS
 
 METRICS: dict[str, set[str]] = {
     "thinkrec_model_info": {"namespace", "name", "serving_revision", "latest_revision"},
     "thinkrec_model_condition": {"namespace", "name", "type", "status"},
     "thinkrec_model_age_seconds": {"namespace", "name"},
+    "thinkrec_experiment_condition": {"namespace", "name", "type", "status"},
     "thinkrec_stage_duration_seconds_bucket": {"kind", "le"},
     "thinkrec_stage_duration_seconds_count": {"kind"},
     "thinkrec_queue_depth": set(),
@@ -69,7 +70,8 @@ def problems(expression: str) -> Iterator[str]:
         for label, value in re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"([^\"]*)\"", selector):
             if label not in METRICS.get(name, set()):
                 yield f"{name} has no label {label}"
-            if label == "type" and value not in MODEL_CONDITIONS:
+            conditions = EXPERIMENT_CONDITIONS if "experiment" in name else MODEL_CONDITIONS
+            if label == "type" and value not in conditions:
                 yield f"there is no condition {value}"
             if label == "status" and value not in ("True", "False", "Unknown"):
                 yield f"no condition has the status {value}"

@@ -63,7 +63,7 @@ class TestServing:
     def test_ports_are_those_of_the_pods(self) -> None:
         gateway, triton, metrics = policy({"serving": {**self.ON, "metricsFrom": [PEER]}})["ingress"]
         assert ports(gateway) == {serving.HTTP_PORT}
-        assert ports(triton) == {serving.TRITON_HTTP_PORT, serving.TRITON_GRPC_PORT}
+        assert ports(triton) == {serving.TRITON_HTTP_PORT, serving.TRITON_GRPC_PORT, serving.HTTP_PORT}
         assert ports(metrics) == {serving.TRITON_METRICS_PORT, serving.ENGINE_METRICS_PORT}
 
     def test_triton_is_asked_by_our_own_pods_only(self) -> None:
@@ -76,7 +76,7 @@ class TestServing:
         given = {**self.ON, "storePorts": [8333], "storeCidrs": ["10.1.0.0/16"]}
         dns, ours, store = policy({"serving": given})["egress"]
         assert ports(dns) == {53}
-        assert ports(ours) == {serving.TRITON_HTTP_PORT, serving.TRITON_GRPC_PORT}
+        assert ports(ours) == {serving.TRITON_HTTP_PORT, serving.TRITON_GRPC_PORT, serving.HTTP_PORT}
         assert (ports(store), store["to"]) == ({8333}, [{"ipBlock": {"cidr": "10.1.0.0/16"}}])
 
     @pytest.mark.parametrize(("own", "expected"), [([], ["a", "b"]), (["c"], ["c"])])

@@ -66,6 +66,7 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 def _publish(spec: dict[str, Any]) -> None:
     metrics = {"auc": AUC, "uauc": AUC, "ndcg@5": AUC, "map@5": AUC} if spec["kind"] == "evaluate" else {}
     metrics |= _compared(spec["parameters"]) if spec["kind"] == "compare" else {}
+    metrics |= _looked_at(spec["parameters"]["number"]) if spec["kind"] == "analyse" else {}
     counts = {"groups": GROUPS} if spec["kind"] == "gate" else {}
     lineage = {"codeVersion": "test", "seed": spec["seed"], "createdTime": "2026-01-01T00:00:00Z"}
     manifest = {
@@ -98,6 +99,16 @@ def _compared(given: dict[str, Any]) -> dict[str, float]:
             numbers = {"": gain, "/lower": gain - 0.01, "/upper": gain + 0.01, "/p": 0.001}
             found |= {f"{place}/{metric}/effect{name}": value for name, value in numbers.items() if place != control}
     return found
+
+
+def _looked_at(number: int) -> dict[str, float]:
+    """Return a look at users who come 300 a look, of whom 1 000 are enough to see that the second variant is better."""
+    users = 300.0 * number
+    found = {"void": 0.0, "unavailable": 0.0, "0/users": users, "1/users": users, "enough": float(users >= 1000)}
+    if users < 1000:
+        return found
+    effect = {"": 0.1, "/lower": 0.05, "/upper": 0.15, "/p": 0.001, "/significant": 1.0, "/better": 1.0}
+    return found | {"winner": 1.0} | {f"1/m0/effect{name}": value for name, value in effect.items()}
 
 
 def _report(spec: dict[str, Any], **fields: Any) -> None:

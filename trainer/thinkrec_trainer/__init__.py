@@ -22,7 +22,8 @@
   Stages of an experiment
     score     one variant on the rows that all are compared on
     compare   the variants' scores measured and set against control (its comparison/)
-    analysis/ the statistics of a comparison on real users; no stage calls it yet
+    analyse   one look at what real users did (its online/; analysis/: the statistics, pure)
+    simulate  users for an experiment on a laptop (its simulation/)
 
   Training the language model, bottom up
     interactions    one split's rows as arrays;  timelines: each user's, in time order

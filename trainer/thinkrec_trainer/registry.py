@@ -26,6 +26,8 @@ MODULES: dict[StageKind, str] = {
     StageKind.EVALUATE: "thinkrec_trainer.evaluate",
     StageKind.SCORE: "thinkrec_trainer.score",
     StageKind.COMPARE: "thinkrec_trainer.compare",
+    StageKind.SIMULATE: "thinkrec_trainer.simulate",
+    StageKind.ANALYSE: "thinkrec_trainer.analyse",
 }
 
 

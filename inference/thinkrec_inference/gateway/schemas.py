@@ -14,10 +14,10 @@ from pydantic import ConfigDict, Field
 
 from thinkrec_crds.contract import Contract
 from thinkrec_crds.engine_api import Branch, HistoryItem
+from thinkrec_crds.fields import EventName
 
 Id = Annotated[str, Field(min_length=1, max_length=256)]
 Retrieval = Literal["Collaborative", "Popularity", "Given"]
-EventType = Literal["Impression", "Click", "Like", "Dislike", "Rating", "Purchase"]
 
 
 def _example(body: dict[str, Any]) -> ConfigDict:
@@ -151,8 +151,12 @@ class Event(Contract):
     event_id: str = Field(min_length=1, max_length=128, description="Yours; sending it again changes nothing.")
     user_id: Id
     item_id: Id
-    type: EventType
-    value: float | None = Field(default=None, allow_inf_nan=False, description="The rating, for type Rating.")
+    type: EventName = Field(
+        description="What the user did, in words of yours: click, purchase, watch.end. Case matters."
+    )
+    value: float | None = Field(
+        default=None, allow_inf_nan=False, description="How much: a rating, an amount, seconds."
+    )
     occurred_at: datetime | None = Field(default=None, description="RFC 3339; absent means when it was received.")
     generation: str | None = Field(default=None, max_length=128, description="From the answer that led to it.")
 

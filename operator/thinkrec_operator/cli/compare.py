@@ -18,6 +18,7 @@ from thinkrec_crds.validation import Resource
 from thinkrec_operator.cli.common import err, fail, open_state, warn_of_fields_without_effect
 from thinkrec_operator.cli.run import CODES, OutputFormat, Wish, drive, working
 from thinkrec_operator.cli.tables import REPORT_PAGE
+from thinkrec_operator.experiments.places import gateway_of
 from thinkrec_operator.local.outcome import Outcome
 from thinkrec_operator.local.state import State
 from thinkrec_operator.local.store import local_path
@@ -56,13 +57,13 @@ def _sorted(found: Sequence[Resource], file: Path, state_dir: Path | None) -> tu
         fail(f"{file} has {len(experiments)} experiments ({names}); put each into a file of its own", Exit.BAD_INPUT)
     (experiment,) = experiments
     if experiment.spec.offline is None:
-        told = "`spec.offline` is not set, and an experiment on a laptop has no other users than you"
+        told = "`spec.offline` is not set, and without test rows nobody's taste is known on a laptop"
         fail(f"{told}; write `offline: {{}}` to compare the variants on their test rows", Exit.BAD_INPUT)
     if experiment.spec.traffic is not None:
-        typer.echo("warning: `spec.traffic` is left out: this run compares offline only", err=True)
+        err.print("a laptop has no users: simulated ones like what the test rows say", soft_wrap=True)
     namespace = experiment.metadata.namespace
     models = [r for r in found if isinstance(r, ThinkRecModel) and r.metadata.namespace == namespace]
-    named = {variant.model_ref.name for variant in experiment.spec.variants}
+    named = {gateway_of(experiment.spec), *(variant.model_ref.name for variant in experiment.spec.variants)}
     wanted = [model for model in models if model.metadata.name in named]
     return experiment, {model.metadata.name: (model, open_state(model, file, state_dir)) for model in wanted}
 
@@ -90,7 +91,9 @@ def _experiment(
 def _tell(outcome: Outcome, state: State, file: Path, *, show: bool) -> None:
     """Say in a sentence how it ended and what can be done next."""
     status = state.experiment_status()
-    told, page = status.conclusion, page_of(status.report_uri, file.resolve().parent)
+    told, folder = status.conclusion, file.resolve().parent
+    looked = status.analysis.artifact_uri if status.analysis is not None else None
+    page, users_page = page_of(status.report_uri, folder), page_of(looked, folder)
     if outcome is Outcome.INTERRUPTED:
         err.print(f"stopped; to go on: thinkrec run -f {file}", soft_wrap=True)
     elif outcome is Outcome.SUSPENDED:
@@ -100,17 +103,20 @@ def _tell(outcome: Outcome, state: State, file: Path, *, show: bool) -> None:
         err.print(f"{told.reason}: {told.message}", soft_wrap=True)
         if page is not None:
             err.print(f"report: {page}", soft_wrap=True)
+        if users_page is not None:
+            err.print(f"report on simulated users: {users_page}", soft_wrap=True)
     else:
         found = status.condition("Stalled") or status.condition("VariantsReady")
         typer.echo(f"error: {found.message if found else outcome.value}\nlogs: {state.logs}", err=True)
-    if show and page is not None and "://" not in page:
-        webbrowser.open(Path(page).as_uri())
+    for shown in (page, users_page):
+        if show and shown is not None and "://" not in shown:
+            webbrowser.open(Path(shown).as_uri())
 
 
 def variants_table(status: ExperimentStatus) -> Table:
-    """Return each variant's revision and metrics."""
-    names = [metric.name for metric in status.variants[0].metrics] if status.variants else []
-    table = Table(title="variants on the same test rows", title_justify="left")
+    """Return each variant's revision, its metrics on the test rows, and those of its users where there were some."""
+    names = list(dict.fromkeys(metric.name for row in status.variants for metric in row.metrics))
+    table = Table(title="variants", title_justify="left")
     for name in ("variant", "revision", *names):
         table.add_column(name)
     for row in status.variants:

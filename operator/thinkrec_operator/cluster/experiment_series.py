@@ -24,6 +24,7 @@ class ExperimentSeries(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the families."""
         info = _family("thinkrec_experiment_info", "Constant 1; the reason is that of Succeeded.", "reason", "winner")
+        condition = _family("thinkrec_experiment_condition", "1 for the status it has now.", "type", "status")
         weight = _family("thinkrec_experiment_weight", "Share of users in percent.", "variant")
         users = _family("thinkrec_experiment_users", "Users that the newest analysis counted.", "variant")
         effect = _family(
@@ -33,11 +34,13 @@ class ExperimentSeries(Collector):
         for key, status in tuple(self.found.items()):
             told, ended = status.condition(ConditionType.SUCCEEDED), status.conclusion
             info.add_metric((*key, told.reason if told else "", (ended.winner if ended else None) or ""), 1)
+            for item in status.conditions:
+                condition.add_metric((*key, item.type, item.status), 1)
             for row in status.variants:
                 weight.add_metric((*key, row.name), row.weight or 0)
                 users.add_metric((*key, row.name), row.users or 0)
             _looked_at(key, status.analysis or AnalysisStatus(), effect, violated)
-        yield from (info, weight, users, effect, violated)
+        yield from (info, condition, weight, users, effect, violated)
 
 
 _EFFECT = ("variant", "metric", "bound")

@@ -5,7 +5,11 @@ observed     what a decision sees: the experiment, the models it names with thei
 variants     which revision each variant stands for, or what is missing
 stages       the work of the offline comparison, with content keys that other experiments share
 offline      its numbers: gates and verdict
-status       conditions and the rest of the status;  events: what is told of a transition
+online       the comparison on users, by these parts:
+  places     who answers for each variant;  shares: how users are shared out, and what the gateway is told
+  looks      when users are looked at, and the stage that does it;  simulated: a laptop's users
+  verdict    what a look means
+status       conditions and the rest of the status;  status_online: the part about users;  events: of transitions
 work         where each stage stands;  children: their ConfigMaps and Jobs
 reconcile    all of it together
 """

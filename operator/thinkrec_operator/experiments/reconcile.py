@@ -26,6 +26,7 @@ from thinkrec_operator.observed import JobState
 from thinkrec_operator.plan import Child, ChildKind, ConfigMapChild, Deletion, Event
 from thinkrec_operator.work import StageView, at_work, inputs_known
 
+SETTLING_SECONDS = 2.0
 Results = Mapping[str, TerminationMessage]
 
 
@@ -59,6 +60,8 @@ def reconcile(observed: ObservedExperiment) -> ExperimentPlan:
         return ExperimentPlan((), gone, concluded(observed), (), None)
     if observed.first_visit:
         return ExperimentPlan((), (), first_status(observed), (), 0.0)
+    if (moment := _settling(observed)) > 0:
+        return ExperimentPlan((), (), before, (), moment)
     lineup = line_up(observed)
     if lineup.missing is None and observed.experiment.spec.traffic is not None:
         lineup = replace(lineup, missing=missing_gateway(observed, lineup))
@@ -79,6 +82,18 @@ def reconcile(observed: ObservedExperiment) -> ExperimentPlan:
         requeue_after=0.0 if found.conclusion is not None else _requeue_after(observed, found),  # then to tidy up
         views=found.all_views,
     )
+
+
+def _settling(observed: ObservedExperiment) -> float:
+    """Return the seconds until the models may be looked at: what was applied with an experiment is seen by then.
+
+    Models and experiments come by watches of their own. One that is a moment ahead would take the revision that serves
+    for the newest one, although the same commit asks for a training.
+    """
+    created = observed.experiment.metadata.creation_timestamp
+    if created is None or observed.experiment.status.start_time is not None or observed.settings.laptop:
+        return 0.0
+    return SETTLING_SECONDS - (observed.now - created).total_seconds()
 
 
 def _decided(observed: ObservedExperiment, lineup: Lineup) -> tuple[Found, list[Child]]:

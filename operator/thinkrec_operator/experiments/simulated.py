@@ -21,8 +21,14 @@ from thinkrec_operator.experiments.stages import made_stage, score_stages
 from thinkrec_operator.experiments.variants import Lineup
 from thinkrec_operator.graph import Input, Stage
 
-USERS_OF_A_LOOK = 2000
-"""Simulated ones who come in one period."""
+FEWEST_USERS, MOST_USERS = 2000, 50_000
+"""Simulated ones who come in one period: a few looks shall reach the sample that was asked for."""
+
+
+def users_of_a_look(spec: ExperimentSpec) -> int:
+    """Return how many simulated users come between two looks."""
+    wanted = spec.analysis.min_sample_size if spec.analysis is not None else 0
+    return min(MOST_USERS, max(FEWEST_USERS, wanted * len(spec.variants) // 2))
 
 
 def simulated_stage(observed: ObservedExperiment, lineup: Lineup, look: Look) -> Stage:
@@ -43,8 +49,8 @@ def simulated_stage(observed: ObservedExperiment, lineup: Lineup, look: Look) ->
         revisions=tuple((one.name, one.record.name) for one in lineup.contenders),
         start=begin,
         end=look.end,
-        users=USERS_OF_A_LOOK * (look.number - done),
-        first_user=USERS_OF_A_LOOK * done,
+        users=users_of_a_look(spec) * (look.number - done),
+        first_user=users_of_a_look(spec) * done,
         events=_measured(spec),
     )
     inputs = [

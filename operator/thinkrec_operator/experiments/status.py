@@ -130,11 +130,15 @@ def status_of(found: Found) -> ExperimentStatus:
 
 
 def _stages(found: Found) -> tuple[ExperimentStage, ...]:
-    """Return the rows of this moment; what is not looked at now is as status told it."""
+    """Return the rows of this moment; what is not looked at now, or is read by a look, is as status told it."""
     before, online = found.observed.experiment.status.stages, found.online
     offline_rows = tuple(_stage(view) for view in found.views) or tuple(r for r in before if r.kind not in ONLINE_KINDS)
-    looks = online.views if online is not None else ()
-    return (*offline_rows, *(tuple(_stage(v) for v in looks) or (r for r in before if r.kind in ONLINE_KINDS)))
+    earlier = tuple(row for row in before if row.kind in ONLINE_KINDS)
+    views = online.views if online is not None else ()
+    if not views:
+        return (*offline_rows, *earlier)
+    read = {item.key for view in views for item in view.stage.inputs} - {view.stage.key for view in views}
+    return (*offline_rows, *(row for row in earlier if row.key in read), *(_stage(view) for view in views))
 
 
 def _conditions(found: Found) -> tuple[Condition, ...]:

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which revision each variant stands for. Pure.
 
-Models and experiments may be applied in any order, so what is missing is waited for. All variants are resolved in one
-decision, and from then on status holds their revisions: a model that trains again does not change a running comparison.
+Models and experiments may be applied in any order, so what is missing is waited for, and so is a training. All variants
+are resolved in one decision, and from then on status holds their revisions: a model that trains again does not change a
+running comparison.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from thinkrec_crds.conditions import Reason
+from thinkrec_crds.conditions import ConditionType, Reason
 from thinkrec_crds.experiment_spec import Variant
+from thinkrec_crds.model import ThinkRecModel
 from thinkrec_operator import revisions
 from thinkrec_operator.experiments.observed import ObservedExperiment, ObservedModel
 from thinkrec_operator.observed import RevisionRecord
@@ -73,10 +75,26 @@ def _resolve(observed: ObservedExperiment, place: int, variant: Variant) -> Cont
             reason = Reason.REVISION_NOT_FOUND
             return Missing(reason, f"{where} needs revision {name} of model {model}: {reason.meaning} {reason.remedy}")
         return Contender(place, variant.name, owner, record)
-    record = revisions.newest([r for r in owner.revisions if r.evaluation.gates_passed])
-    if record is None:
-        return Missing(Reason.PROGRESSING, f"{where} waits for model {model} to have a revision that passed its gates.")
+    record = _default(owner, serving=variant.name == observed.experiment.spec.control_variant_name)
+    if record is None or _is_training(owner.model):
+        waits = f"{where} waits for model {model} to have a revision of its spec that passed its gates."
+        return Missing(Reason.PROGRESSING, waits)
     return Contender(place, variant.name, owner, record)
+
+
+def _default(owner: ObservedModel, *, serving: bool) -> RevisionRecord | None:
+    """Return the newest revision that passed its gates; where asked for, the one that serves comes first."""
+    served = revisions.by_name(owner.revisions, owner.model.status.serving_revision) if serving else None
+    return served or revisions.newest([record for record in owner.revisions if record.evaluation.gates_passed])
+
+
+def _is_training(model: ThinkRecModel) -> bool:
+    """Return whether a revision of the model's spec is still to come.
+
+    Git applies a changed model and its experiment at once: compared now, the newest revision would be the old one.
+    """
+    unseen = model.status.observed_generation != model.metadata.generation
+    return unseen or model.status.is_true(ConditionType.RECONCILING)
 
 
 def _different_store(found: list[Contender]) -> Missing | None:

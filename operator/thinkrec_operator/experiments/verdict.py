@@ -95,6 +95,8 @@ def conclusion(spec: ExperimentSpec, heard: Heard, told: AnalysisStatus, *, ripe
         return _void(numbers)
     if winner is not None:
         return _won(spec, numbers, winner)
+    if numbers.get("silent", 0) > 0:  # nothing was measured, which is not the same as no difference
+        return None
     finished = enough or (analysis.method == "FixedHorizon" and heard.look.at_end)
     return _no_difference(spec, numbers, enough=enough) if finished else None
 

@@ -8,6 +8,7 @@
     training      stage ConfigMap and Job or JobSet;  train_job: Kubeflow's
     cleanup       the Job that removes a deleted model's artifacts
     serving       Deployment and Service;  scaling: their autoscaler and disruption budget
+    event_log     what a serving pod needs for experiments: the traffic table, and who ships its events
     revision      ControllerRevision, to and from a RevisionRecord
 
 No names are chosen here (names.py) and nothing is decided here (reconcile.py).

@@ -55,6 +55,15 @@ def shippers(child: DeploymentChild) -> list[Manifest]:
     return [common.without_empty(shipper)]
 
 
+def only_where_needed(child: DeploymentChild, template: Manifest) -> Manifest:
+    """Return a variant's pod template without what its model's `podTemplate` says about the shipper, which it lacks."""
+    if not child.variant:
+        return template
+    spec = template["spec"]
+    kept = [container for container in spec["initContainers"] if container["name"] != CONTAINER]
+    return {**template, "spec": {**spec, "initContainers": kept}}
+
+
 def traffic_volumes(child: DeploymentChild) -> list[Manifest]:
     """Return the volume with the traffic table; pods start without one, and get it when the first experiment comes."""
     if child.variant:

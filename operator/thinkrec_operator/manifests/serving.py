@@ -86,7 +86,7 @@ def _template(child: DeploymentChild) -> Manifest:
         },
         "spec": _pod(child),
     }
-    return common.overlaid(found, child.serving.pod_template)
+    return event_log.only_where_needed(child, common.overlaid(found, child.serving.pod_template))
 
 
 def grace_seconds(child: DeploymentChild) -> int:

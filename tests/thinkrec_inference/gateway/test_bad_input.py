@@ -41,7 +41,7 @@ CASES: list[tuple[str, str, Any, int, str | None, str]] = [
     ("a string", R, "ann", 422, "body", "object"),
     ("null", R, None, 422, "body", "required"),
     ("no events", E, {"events": []}, 422, "events", "at least 1"),
-    ("event type", E, {"events": [{**EVENT, "type": "Hug"}]}, 422, "events.0.type", "Input"),
+    ("event type", E, {"events": [{**EVENT, "type": "a hug"}]}, 422, "events.0.type", "pattern"),
     ("event time", E, {"events": [{**EVENT, "occurredAt": "soon"}]}, 422, "events.0.occurredAt", "date"),
 ]  # fmt: skip
 

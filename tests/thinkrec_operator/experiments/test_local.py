@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from support import local_run
 from support.local_run import SPEC, write_manifest
 from thinkrec_crds.experiment import ThinkRecExperiment
+from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_operator.cli import app
 from thinkrec_operator.local.experiment import ExperimentDriver
 from thinkrec_operator.local.jobs import JobOptions
@@ -184,14 +185,55 @@ def test_what_a_laptop_cannot_run_is_refused_before_anything_starts(
     assert not (tmp_path / ".thinkrec").exists()
 
 
-def test_traffic_is_left_out_and_that_is_said(tmp_path: Path) -> None:
+def test_users_are_simulated_and_that_is_said(tmp_path: Path) -> None:
     spec = {**EXPERIMENT, "traffic": {"mode": "Mirror", "mirrorPercent": 5}}
     done = CliRunner().invoke(app, ["run", "-f", str(write(tmp_path, spec)), "-o", "json"])
-    assert "`spec.traffic` is left out" in done.output
+    assert "simulated ones like what the test rows say" in done.output
     assert done.exit_code == 64
     assert "names the model movies" in done.output
     told = [json.loads(line) for line in done.output.splitlines() if line.startswith("{")]
     assert any(line.get("type") == "VariantsReady" and line["status"] == "False" for line in told)
+
+
+ONLINE: dict[str, Any] = {
+    "traffic": {
+        "mode": "Canary",
+        "steps": [{"weight": 10, "pauseSeconds": 3600}, {"weight": 50, "pauseSeconds": 7200}],
+    },
+    "analysis": {"metrics": [{"name": "clicks", "event": {"name": "click"}}], "periodSeconds": 1800},
+}
+
+
+def test_a_canary_of_hours_takes_seconds_and_looks_at_all_its_users(bench: Bench) -> None:
+    bench.spec |= copy.deepcopy(ONLINE)
+    assert bench.drive() is Outcome.DONE
+    status = bench.state.experiment_status()
+    told = status.conclusion
+    assert told is not None
+    assert (told.winner, told.reason, told.metric) == ("new", "SignificantWinner", "clicks")
+    assert (status.current_step_index, status.analysis.number if status.analysis else 0) == (1, 7)
+    assert [bench.starts(f"{StageKind.ANALYSE}-{n}") for n in range(1, 9)] == [1, 1, 1, 1, 1, 1, 1, 0]
+    assert [bench.starts(f"events-{n}") for n in range(1, 9)] == [1, 1, 1, 1, 1, 1, 1, 0]
+    assert status.step_start_time is not None
+    assert status.traffic_start_time is not None
+    assert (status.step_start_time - status.traffic_start_time).total_seconds() == pytest.approx(3600, abs=60)
+
+
+def test_interrupted_between_two_looks_it_goes_on_with_the_next(bench: Bench) -> None:
+    bench.spec |= copy.deepcopy(ONLINE)
+    bench.order(f"{StageKind.ANALYSE}-2", "sleep 30")
+
+    def interrupt() -> None:
+        while not bench.starts(f"{StageKind.ANALYSE}-2"):
+            threading.Event().wait(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    assert bench.drive() is Outcome.INTERRUPTED
+    bench.order(f"{StageKind.ANALYSE}-2", "go 0")
+    assert bench.drive() is Outcome.DONE
+    assert bench.starts("events-1") == 1
+    assert bench.state.experiment_status().conclusion is not None
 
 
 def test_a_changed_manifest_or_a_newer_revision_begins_anew(bench: Bench) -> None:

@@ -374,6 +374,18 @@ def test_a_metric_without_values_stalls_it_until_it_has_some() -> None:
     assert world.condition("Ready") == ("True", "Running")
 
 
+def test_a_metric_that_was_never_measured_is_no_verdict() -> None:
+    world = world_of(AB, analysis={**ANALYSIS, "inconclusiveLimit": 1})
+    world.look = {**EVEN, "unavailable": 1.0, "silent": 1.0}
+    world.wait(60)
+    world.wait(60)
+    assert world.status.conclusion is None
+    assert world.condition("Stalled") == ("True", "MetricUnavailable")
+    world.look = dict(EVEN)
+    world.wait(60)
+    assert told(world) == ("NoDifference", None)
+
+
 def test_a_look_that_fails_is_told_and_the_next_one_is_taken(world: World) -> None:
     world.now += timedelta(seconds=60)
     world.step()

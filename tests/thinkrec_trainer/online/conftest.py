@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small event log, written record by record into a store as gateways would, and the stage's look at it.
 
-Control has the buckets from 5000 on and `new` those below: the exposures say which bucket a user has, so a test chooses.
+Control has the buckets from 5000 on and `new` those below. A test chooses a user's bucket: nobody hashes them again.
 """
 
 from __future__ import annotations

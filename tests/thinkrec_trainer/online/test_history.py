@@ -152,8 +152,6 @@ def test_looks_follow_each_other(log: Log, crowd: Sequence[str]) -> None:
     assert effects == pytest.approx([0.1, 0.2])
     assert "hours since the start" not in found.page
     assert "minutes since the start" in found.page
-    third = log.look(given, inputs={"previous": first}, name="alone", analysis=None, mode="Mirror")
-    assert len(third.report.looks) == 2
 
 
 def test_a_look_before_of_another_version_is_refused(log: Log, tmp_path: Path) -> None:

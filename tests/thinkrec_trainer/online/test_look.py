@@ -199,7 +199,9 @@ def test_a_random_assignment_counts_users_of_one_request_in_the_expected_shares(
     generator = np.random.default_rng(0)
     for number in range(400):
         for bucket in generator.integers(10_000, size=1 + number % 2):
-            log.see(f"u{number}", "new" if bucket < 1000 else "control", bucket=int(bucket), weights="control=90,new=10")
+            log.see(
+                f"u{number}", "new" if bucket < 1000 else "control", bucket=int(bucket), weights="control=90,new=10"
+            )
     found = log.look(analysis())
     assert sum(found.report.newest.users.values()) == 200
     assert found.result.counts["users_of_several_buckets"] == 200
@@ -266,8 +268,10 @@ def test_a_log_with_nothing_in_it_is_a_look_too(log: Log) -> None:
 
 def test_an_event_that_nobody_sent_is_zero_and_the_page_asks_for_its_name(log: Log, crowd: Sequence[str]) -> None:
     found = log.look(analysis())
-    assert found.report.newest.unavailable == ()
     assert (found.value("control", "likes"), found.value("new", "likes")) == (0, 0)
+    (why,) = found.report.newest.unavailable
+    assert why == "metric likes: none of these users sent an event of type 'Like'; is it sent by that name?"
+    assert found.result.metrics["silent"] == 1
     assert "no event &#39;Like&#39; has been counted" in found.page
 
 

@@ -62,9 +62,13 @@ def test_what_was_gathered_survives_its_files(tmp_path: Path) -> None:
         events=7,
         several=2,
         people={"b": 4},
-        mirrored=(MirrorTotal(variant="b", branch="Fused", requests=2, errors=1, means={"overlap": Mean(sum=1.5, values=2)}),),
+        mirrored=(
+            MirrorTotal(variant="b", branch="Fused", requests=2, errors=1, means={"overlap": Mean(sum=1.5, values=2)}),
+        ),
     )
-    kept = Gathered(counts, {"m/x": moments_of("Ratio", values, cells, CELLS), "g/x": moments_of("Mean", values[:, :1], cells, 60)})
+    kept = Gathered(
+        counts, {"m/x": moments_of("Ratio", values, cells, CELLS), "g/x": moments_of("Mean", values[:, :1], cells, 60)}
+    )
     kept.save(tmp_path)
     found = loaded(tmp_path / COUNTS_NAME, tmp_path / MOMENTS_NAME)
     assert found.counts == counts

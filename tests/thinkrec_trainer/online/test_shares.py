@@ -11,11 +11,17 @@ import pytest
 
 from support.llm_stages import MemoryCheckpoints
 from support.shares import in_shares
+from thinkrec_crds.artifact import TerminationMessage
+from thinkrec_crds.evaluation import REPORT_NAME
+from thinkrec_crds.findings import FINDINGS_NAME
+from thinkrec_crds.scale_out import INDEX_VARIABLE, SHARD_COUNT_VARIABLE
 from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_trainer import analyse
 from thinkrec_trainer.errors import Interrupted
 from thinkrec_trainer.events.layout import user_part
+from thinkrec_trainer.protocol import run_stage
 from thinkrec_trainer.registry import sharded_stage, stage_function
+from thinkrec_trainer.store import fetch_artifact, open_blobs
 
 Log = Any
 GIVEN = {
@@ -68,6 +74,26 @@ def test_many_pods_find_what_one_finds(busy: Log, count: int) -> None:
 def test_the_protocol_finds_the_stage() -> None:
     assert stage_function(StageKind.ANALYSE) is analyse.run
     assert sharded_stage(StageKind.ANALYSE).merge is analyse.merge
+
+
+def test_two_pods_under_the_protocol_publish_one_look(
+    busy: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = busy.look(GIVEN).result
+    spec, message = busy.context(GIVEN).spec, tmp_path / "message"
+    stage = tmp_path / "stage.json"
+    stage.write_text(spec.to_json())
+    monkeypatch.setenv("THINKREC_TERMINATION_PATH", str(message))
+    monkeypatch.setenv(SHARD_COUNT_VARIABLE, "2")
+    for index in ("0", "1"):
+        monkeypatch.setenv(INDEX_VARIABLE, index)
+        assert run_stage(stage) == 0
+    told = TerminationMessage.from_json(message.read_bytes())
+    assert told.metrics == pytest.approx(dict(wanted.metrics))
+    assert told.counts == wanted.counts
+    artifact = fetch_artifact(open_blobs(spec.output_uri), tmp_path / "cache")
+    assert artifact.file(FINDINGS_NAME).is_file()
+    assert artifact.file(REPORT_NAME).is_file()
 
 
 def test_a_signal_stops_it_between_two_parts(busy: Log, tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ import pytest
 from support.llm_stages import seal, stage_context
 from thinkrec_crds.analysis_spec import EventMetric
 from thinkrec_crds.comparison import SCORES_NAME, VARIANT_PREFIX
+from thinkrec_crds.findings import EARLIER_ROLE
 from thinkrec_crds.stage_kinds import StageKind
-from thinkrec_crds.stages import SimulateParameters
+from thinkrec_crds.stages import SimulateParameters, stage_key
 from thinkrec_trainer.context import StageResult
 from thinkrec_trainer.events.read import scan_events
 from thinkrec_trainer.registry import stage_function
@@ -100,19 +101,24 @@ def bad() -> pl.DataFrame:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Callable[..., Log]:
-    """Run the stage: `run({"old": table, …}, **changed parameters)`."""
+    """Run the stage: `run({"old": table, …}, seed=1, earlier=a log, **changed parameters)`."""
     runs = iter(range(100))
 
-    def simulated(scores: Mapping[str, pl.DataFrame], seed: int = 3, **changes: Any) -> Log:
+    def simulated(
+        scores: Mapping[str, pl.DataFrame], *, seed: int = 3, earlier: Log | None = None, **changes: Any
+    ) -> Log:
         folder = tmp_path / f"run-{next(runs)}"
         inputs = {}
         for name, table in scores.items():
             (folder / name).mkdir(parents=True)
             table.write_parquet(folder / name / SCORES_NAME)
             inputs[VARIANT_PREFIX + name] = seal(folder / name, StageKind.SCORE)
+        if earlier is not None:
+            inputs[EARLIER_ROLE] = seal(earlier.output, StageKind.SIMULATE)
         given = SimulateParameters.model_validate(PARAMETERS.model_dump() | changes)
         context = stage_context(folder / "output", given, inputs)
-        context = replace(context, spec=context.spec.model_copy(update={"seed": seed}))
+        key = stage_key(given, StageKind.SIMULATE, seed, tuple((name, "0" * 40) for name in inputs))
+        context = replace(context, spec=context.spec.model_copy(update={"seed": seed, "key": key}))
         return _read(given, stage_function(StageKind.SIMULATE)(context), context.output, folder / "cache")
 
     return simulated

@@ -131,6 +131,19 @@ def test_a_person_does_not_depend_on_who_else_comes(run: Run, good: Table, bad: 
     assert later.reactions(later.users()).equals(all_of_them.reactions(later.users()))
 
 
+def test_what_was_before_is_taken_over(run: Run, good: Table, bad: Table) -> None:
+    """The hour in which one ends and the other begins has tables of both."""
+    scores = {"old": bad, "new": good}
+    first = run(scores)
+    second = run(scores, earlier=first, start=first.given.end, end=first.given.end + timedelta(hours=1), first_user=600)
+    alone = run(scores, start=first.given.end, end=first.given.end + timedelta(hours=1), first_user=600)
+    for kind in ("exposures", "events"):
+        both = pl.concat([getattr(first, kind), getattr(alone, kind)]).sort(pl.first())
+        assert getattr(second, kind).equals(both)
+    assert second.users() == [f"sim-{number:06d}" for number in range(1200)]
+    assert second.result == alone.result, "counted is what is new"
+
+
 def test_the_better_variant_gets_more_of_what_is_measured(run: Run, good: Table, bad: Table) -> None:
     log = run({"old": bad, "new": good}, users=2000)
     assert log.share("new") > log.share("old") + 0.2

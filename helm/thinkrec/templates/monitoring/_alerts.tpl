@@ -23,6 +23,17 @@ models:
     for: {{ $values.modelProgressHours }}h
     expr: thinkrec_model_condition{type="Reconciling",status="True"} == 1
     summary: {{ printf "Model {{ $labels.namespace }}/{{ $labels.name }} has been on its way for more than %v hours." $values.modelProgressHours | quote }}
+experiments:
+  - name: ThinkRecExperimentStalled
+    severity: warning
+    for: 5m
+    expr: thinkrec_experiment_condition{type="Stalled",status="True"} == 1
+    summary: {{ `Experiment {{ $labels.namespace }}/{{ $labels.name }} cannot go on until something is changed.` | quote }}
+  - name: ThinkRecExperimentVariantDown
+    severity: warning
+    for: 10m
+    expr: thinkrec_experiment_condition{type="VariantsReady",status="False"} == 1 and on (namespace, name) thinkrec_experiment_condition{type="TrafficConfigured",status="True"} == 1
+    summary: {{ `A variant of experiment {{ $labels.namespace }}/{{ $labels.name }} does not answer; control answers for it.` | quote }}
 operator:
   - name: ThinkRecOperatorDown
     severity: critical
