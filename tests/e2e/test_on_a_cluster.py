@@ -9,6 +9,7 @@ module tell one story and stand in its order.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import time
@@ -138,7 +139,7 @@ def _serving_pods() -> dict[str, Any]:
     """Return the pod template of the environment, with a log that is shipped sooner than a test would wait."""
     template = mounted_environment.serving()
     triton = next(item for item in template["spec"]["containers"] if item["name"] == "triton")
-    triton["env"] = [*triton["env"], {"name": "THINKREC_EVENTS_SEGMENT_SECONDS", "value": "2"}]
+    triton["env"] = [*triton["env"], {"name": "THINKREC_EVENTS_SEGMENT_SECONDS", "value": "5"}]
     return template
 
 
@@ -349,8 +350,11 @@ def test_the_revision_that_users_like_wins_is_promoted_and_pinned(world: World) 
 def test_an_experiments_page_is_in_the_store(world: World) -> None:
     found = world.api.get(f"/apis/thinkrec.io/v1alpha1/namespaces/{world.namespace}/thinkrecexperiments/better")
     bucket, _, key = found["status"]["analysis"]["artifactUri"].removeprefix("s3://").partition("/")
-    page = client(world.store).get_object(Bucket=bucket, Key=f"{key}/report/index.html")["Body"].read().decode()
-    assert "clicks" in page
+    s3 = client(world.store)
+    manifest = json.loads(s3.get_object(Bucket=bucket, Key=f"{key}/manifest.json")["Body"].read())
+    page = next(entry for entry in manifest["files"] if entry["path"] == "report/index.html")
+    text = s3.get_object(Bucket=bucket, Key=f"{key}/{page.get('object') or page['path']}")["Body"].read().decode()
+    assert "clicks" in text
 
 
 BROKEN: dict[str, tuple[dict[str, Any], str, str]] = {

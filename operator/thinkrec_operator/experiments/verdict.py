@@ -136,7 +136,7 @@ def _void(numbers: Numbers) -> Conclusion:
     p_value = numbers.get("ratio/p", 0.0)
     return Conclusion(
         reason=reason.value,
-        message=f"{reason.meaning} Such numbers have a chance of {p_value:.2g}. {reason.remedy}",
+        message=f"{reason.meaning} Chance of such numbers: {_p_value(p_value)}. {reason.remedy}",
         p_value=as_decimal(p_value),
         sample_ratio_mismatch=True,
     )
@@ -150,7 +150,9 @@ def _winner(spec: ExperimentSpec, numbers: Numbers) -> str | None:
 def _won(spec: ExperimentSpec, numbers: Numbers, winner: str) -> Conclusion:
     """Tell of the winner by its own effect; where control won, by that of the variant that came nearest."""
     shown = winner if winner != spec.control_variant_name else _nearest(spec, numbers)
-    words = "is better than control" if winner == shown else "and every other is worse than control"
+    alone = len(spec.variants) == 2
+    lost = "is worse than control" if alone else "came nearest to control, and all are worse"
+    words = "is better than control" if winner == shown else lost
     return _told(spec, numbers, Reason.SIGNIFICANT_WINNER, shown, words).model_copy(update={"winner": winner})
 
 
@@ -180,7 +182,7 @@ def _told(spec: ExperimentSpec, numbers: Numbers, reason: Reason, name: str, wor
             reason=reason.value, message=f"{name} {words}: {metric} cannot be told, {counts}.", metric=metric
         )
     interval = f" [{told.lower:+.4g}, {told.upper:+.4g}]" if told.lower is not None and told.upper is not None else ""
-    p_value = f", p {told.p_value:.2g}" if told.p_value is not None else ""
+    p_value = f", {_p_value(told.p_value)}" if told.p_value is not None else ""
     return Conclusion(
         reason=reason.value,
         message=f"{name} {words}: {metric} {told.value:+.4g}{interval}{p_value}, {counts}. {reason.meaning}",
@@ -190,6 +192,10 @@ def _told(spec: ExperimentSpec, numbers: Numbers, reason: Reason, name: str, wor
         upper=as_optional_decimal(told.upper),
         p_value=as_optional_decimal(told.p_value),
     )
+
+
+def _p_value(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p {value:.2g}"
 
 
 def _effects(spec: ExperimentSpec, numbers: Numbers) -> Iterator[EffectStatus]:

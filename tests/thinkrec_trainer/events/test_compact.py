@@ -185,3 +185,17 @@ def test_the_command_tells_its_counts(fill_store: FillStore, tmp_path: Path) -> 
     command = [sys.executable, "-m", "thinkrec_trainer", "compact-events", *options]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout).keys() == {"event", "read", "written"}
+
+
+def test_only_the_parts_that_were_asked_for_are_touched(fill_store: FillStore, tmp_path: Path) -> None:
+    blobs = FileBlobs(tmp_path / "store")
+    fill_store(blobs)
+    before, whole = names(blobs), stored(blobs, tmp_path / "before")
+    part = next(name.split("/")[-2] for name in before if "kind=feedback" in name)
+    others = {name for name in before if f"/{part}/" not in name}
+    counts = compact(
+        blobs, "movies", days=10_000, settle_hours=1, now=later(), parts=(int(part.removeprefix("part=")),)
+    )
+    assert counts["written"] >= 1
+    assert others <= set(names(blobs))
+    assert stored(blobs, tmp_path / "after") == whole

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,8 +13,8 @@ import pytest
 from thinkrec_crds.stages import StoreOptions
 from thinkrec_trainer.errors import BadInput
 from thinkrec_trainer.events.layout import EXPOSURE, FEEDBACK, PARTS, hour_of, table_name, user_part
-from thinkrec_trainer.events.read import ALL_PARTS, EventTables, parts_of_shard, scan_events
-from thinkrec_trainer.store import Blobs, open_blobs
+from thinkrec_trainer.events.read import ALL_PARTS, EventTables, ListedOnce, parts_of_shard, scan_events
+from thinkrec_trainer.store import Blob, Blobs, open_blobs
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 Read = Callable[..., EventTables]
@@ -139,3 +139,50 @@ def test_a_bound_without_a_zone_is_refused(read: Read) -> None:
 def test_other_models_are_not_seen(blobs: Blobs, read: Read, tmp_path: Path) -> None:
     put(blobs, tmp_path, "s1", ("a", "ann", NOON))
     assert scan_events(blobs, "movies2", NOON, NOON + timedelta(hours=1), cache=tmp_path).events.collect().height == 0
+
+
+class Counting:
+    """A store that counts how often it is asked for names."""
+
+    def __init__(self, blobs: Blobs) -> None:
+        self.blobs = blobs
+        self.lists = 0
+
+    @property
+    def uri(self) -> str:
+        return self.blobs.uri
+
+    @property
+    def folder(self) -> Path | None:
+        return None  # tables are downloaded, not linked
+
+    def list(self, prefix: str = "") -> Sequence[Blob]:
+        self.lists += 1
+        return self.blobs.list(prefix)
+
+    def download(self, name: str, to: Path) -> None:
+        self.blobs.download(name, to)
+
+
+def test_all_parts_one_after_the_other_list_the_names_once(blobs: Blobs, tmp_path: Path) -> None:
+    users = [f"user-{number}" for number in range(40)]
+    put(blobs, tmp_path, "s1", *((f"e-{user}", user, NOON) for user in users))
+    counting = Counting(blobs)
+    once, end = ListedOnce(counting), NOON + timedelta(hours=1)
+    found = [
+        ids(scan_events(once, "movies", NOON, end, cache=tmp_path / f"{part}", parts=(part,))) for part in range(PARTS)
+    ]
+    assert sorted(event for part in found for event in part) == sorted(f"e-{user}" for user in users)
+    assert counting.lists == 3  # feedback, exposures, copies
+
+
+def test_names_are_listed_again_when_a_compaction_took_one_away(blobs: Blobs, tmp_path: Path) -> None:
+    put(blobs, tmp_path, "s1", ("e1", "ann", NOON))
+    counting = Counting(blobs)
+    once, end, part = ListedOnce(counting), NOON + timedelta(hours=1), user_part("ann")
+    assert ids(scan_events(once, "movies", NOON, end, cache=tmp_path / "first", parts=(part,))) == ["e1"]
+    (table,) = [blob.name for blob in blobs.list("events/")]
+    put(blobs, tmp_path, "compacted", ("e1", "ann", NOON), ("e2", "ann", NOON))
+    blobs.delete([table])
+    assert ids(scan_events(once, "movies", NOON, end, cache=tmp_path / "second", parts=(part,))) == ["e1", "e2"]
+    assert counting.lists > 3

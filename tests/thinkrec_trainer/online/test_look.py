@@ -77,6 +77,9 @@ def test_every_kind_of_metric_counts_what_it_says(log: Log) -> None:
     assert found.report.newest.unavailable == (
         "metric rate: no event 'View' of control's users, so there is nothing to divide by",
     )
+    assert (found.result.metrics["unavailable"], found.result.metrics["silent"]) == (1, 0)
+    deciding = log.look(analysis(RATE, LIKE), name="deciding")
+    assert deciding.result.metrics["silent"] == 1, "the contract reads it from the sentence's beginning"
 
 
 def test_a_cap_bounds_what_one_user_counts_for(log: Log) -> None:
@@ -296,9 +299,11 @@ def test_a_value_beyond_all_measure_does_not_break_the_look(log: Log, crowd: Seq
     log.act("n1", "Watch", value=1e308)
     log.act("n1", "Watch", value=1e308)
     log.act("n2", "Watch", value=float("nan"))
+    log.act("c1", "Watch", value=1e200)
     found = log.look(analysis(WATCH, varianceReduction="CUPED"))
     assert found.report.newest.winner is None
-    assert found.value("new", "watched") == pytest.approx(1e100 / 60)
+    assert found.value("new", "watched") == found.value("control", "watched") == pytest.approx(1e50 / 60)
+    assert found.report.newest.effects[0].lower is not None, "its fourth power is a number still"
 
 
 def test_without_events_or_an_analysis_there_is_nothing_to_do(log: Log) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import polars as pl
 
 from thinkrec_trainer.events.layout import IDENTITY, SCHEMAS, Kind, compacted_segment, require_model
-from thinkrec_trainer.events.read import fetch_tables, list_tables, rows_of
+from thinkrec_trainer.events.read import ALL_PARTS, fetch_tables, list_tables, rows_of
 from thinkrec_trainer.store import Blob, Blobs
 from thinkrec_trainer.store.blobs import MissingBlob
 
@@ -26,9 +26,16 @@ _log = logging.getLogger(__name__)
 
 
 def compact(
-    blobs: Blobs, model: str, *, days: float, settle_hours: float, now: datetime | None = None
+    blobs: Blobs,
+    model: str,
+    *,
+    days: float,
+    settle_hours: float,
+    now: datetime | None = None,
+    parts: Sequence[int] = ALL_PARTS,
 ) -> dict[str, int]:
     """Compact all hours that ended between `days` and `settle_hours` ago; return counts of tables read and written."""
+    wanted = {f"part={part:02d}" for part in parts}
     require_model(model)
     moment = now or datetime.now(UTC)
     start, end = moment - timedelta(days=days), moment - timedelta(hours=settle_hours + 1)
@@ -36,7 +43,9 @@ def compact(
     for kind in SCHEMAS:
         places: dict[str, list[Blob]] = defaultdict(list)
         for blob in list_tables(blobs, model, kind, start, end):
-            places[blob.name.rpartition("/")[0]].append(blob)
+            place = blob.name.rpartition("/")[0]
+            if place.rpartition("/")[2] in wanted:
+                places[place].append(blob)
         for place, tables in sorted(places.items()):
             if len(tables) > 1 and _compacted(blobs, kind, place, tables):
                 counts["read"] += len(tables)

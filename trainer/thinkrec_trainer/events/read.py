@@ -22,18 +22,73 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 import polars as pl
 
 from thinkrec_trainer.errors import BadInput, Temporary
 from thinkrec_trainer.events.layout import IDENTITY, PARTS, SCHEMAS, TIME, Kind, hour_of, kind_folder, require_model
-from thinkrec_trainer.store import Blob, Blobs
+from thinkrec_trainer.store import Blob
 from thinkrec_trainer.store.blobs import MissingBlob
 
 ALL_PARTS = tuple(range(PARTS))
 ATTEMPTS = 5
 DOWNLOADS = 8
 """At once: tables of one part and minute are small, so a download is mostly waiting."""
+
+
+class Tables(Protocol):
+    """What a reader needs of a store (`thinkrec_trainer.store.Blobs` has it)."""
+
+    @property
+    def uri(self) -> str:
+        """The root."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The root as a local folder, or None for remote storage."""
+
+    def list(self, prefix: str = "") -> Sequence[Blob]:
+        """Return the blobs whose name starts with `prefix`, sorted by name."""
+
+    def download(self, name: str, to: Path) -> None:
+        """Write the content to a local file; raise MissingBlob when there is none."""
+
+
+class ListedOnce:
+    """A store whose names are asked for once: 16 parts that are read one after the other share a list.
+
+    When one of the names turns out to be gone (a compaction put another table in its place) the next list is a new one.
+    """
+
+    def __init__(self, blobs: Tables) -> None:
+        """Read from these."""
+        self._blobs = blobs
+        self._listed: dict[str, Sequence[Blob]] = {}
+
+    @property
+    def uri(self) -> str:
+        """The root."""
+        return self._blobs.uri
+
+    @property
+    def folder(self) -> Path | None:
+        """The root as a local folder, or None for remote storage."""
+        return self._blobs.folder
+
+    def list(self, prefix: str = "") -> Sequence[Blob]:
+        """Return the blobs whose name starts with `prefix`, as they were when this was first asked."""
+        if prefix not in self._listed:
+            self._listed[prefix] = self._blobs.list(prefix)
+        return self._listed[prefix]
+
+    def download(self, name: str, to: Path) -> None:
+        """Write the content to a local file; raise MissingBlob when there is none."""
+        try:
+            self._blobs.download(name, to)
+        except MissingBlob:
+            self._listed.clear()
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +111,7 @@ def parts_of_shard(index: int, count: int) -> tuple[int, ...]:
 
 
 def scan_events(
-    blobs: Blobs, model: str, start: datetime, end: datetime, *, cache: Path, parts: Sequence[int] = ALL_PARTS
+    blobs: Tables, model: str, start: datetime, end: datetime, *, cache: Path, parts: Sequence[int] = ALL_PARTS
 ) -> EventTables:
     """Return what gateways of `model` received from `start` up to, not including, `end` (aware datetimes).
 
@@ -72,7 +127,7 @@ def scan_events(
 
 
 def _scan(
-    blobs: Blobs, model: str, kind: Kind, start: datetime, end: datetime, parts: Sequence[int], cache: Path
+    blobs: Tables, model: str, kind: Kind, start: datetime, end: datetime, parts: Sequence[int], cache: Path
 ) -> pl.LazyFrame:
     files = _local_tables(blobs, model, kind, start, end, parts, cache)
     if not files:
@@ -98,7 +153,7 @@ def without_duplicates(rows: pl.LazyFrame, identity: str) -> pl.LazyFrame:
     return pl.concat([once, first.unique(["user_id", identity], keep="first", maintain_order=True)]).drop("_digest")
 
 
-def list_tables(blobs: Blobs, model: str, kind: Kind, start: datetime, end: datetime) -> list[Blob]:
+def list_tables(blobs: Tables, model: str, kind: Kind, start: datetime, end: datetime) -> list[Blob]:
     """Return the tables of the hours from that of `start` to that of `end`, by name: hour, part, segment."""
     folder = kind_folder(model, kind)
     first, last = (f"{folder}hour={hour_of(bound)}" for bound in (start, end))
@@ -107,14 +162,14 @@ def list_tables(blobs: Blobs, model: str, kind: Kind, start: datetime, end: date
     return [blob for blob in listed if first <= blob.name[: len(first)] <= last and blob.name.endswith(".parquet")]
 
 
-def fetch_tables(blobs: Blobs, tables: Sequence[Blob], cache: Path) -> list[Path]:
+def fetch_tables(blobs: Tables, tables: Sequence[Blob], cache: Path) -> list[Path]:
     """Return a local file for each table, in the same order; MissingBlob when one is gone."""
     with ThreadPoolExecutor(DOWNLOADS) as pool:
         return list(pool.map(lambda blob: _fetched(blobs, blob, cache), tables))
 
 
 def _local_tables(
-    blobs: Blobs, model: str, kind: Kind, start: datetime, end: datetime, parts: Sequence[int], cache: Path
+    blobs: Tables, model: str, kind: Kind, start: datetime, end: datetime, parts: Sequence[int], cache: Path
 ) -> list[Path]:
     wanted = {f"part={part:02d}" for part in parts}
     for _ in range(ATTEMPTS):
@@ -124,7 +179,7 @@ def _local_tables(
     raise Temporary(f"tables below {blobs.uri}/{kind_folder(model, kind)} vanish as they are read; try again")
 
 
-def _fetched(blobs: Blobs, blob: Blob, cache: Path) -> Path:
+def _fetched(blobs: Tables, blob: Blob, cache: Path) -> Path:
     """Return the cached file; its name carries the content's digest, so one of that size is the same."""
     target = cache / blob.name
     if not target.is_file() or target.stat().st_size != blob.size:
@@ -136,7 +191,7 @@ def _fetched(blobs: Blobs, blob: Blob, cache: Path) -> Path:
     return target
 
 
-def _linked(blobs: Blobs, name: str, target: Path) -> bool:
+def _linked(blobs: Tables, name: str, target: Path) -> bool:
     """Link a table of a store in a folder; False where there is no such store, or it is on another file system."""
     if blobs.folder is None:
         return False

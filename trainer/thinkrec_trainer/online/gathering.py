@@ -14,7 +14,7 @@ import polars as pl
 from thinkrec_crds.buckets import BUCKETS
 from thinkrec_crds.stages import AnalyseParameters
 from thinkrec_trainer.context import StageContext
-from thinkrec_trainer.events.read import EventTables, scan_events
+from thinkrec_trainer.events.read import EventTables, ListedOnce, scan_events
 from thinkrec_trainer.online import mirrored, sources, users
 from thinkrec_trainer.online.gathered import Counts, Gathered, total
 from thinkrec_trainer.online.groups import Groups, groups_of
@@ -82,7 +82,10 @@ class Task:
 def gather(context: StageContext, given: AnalyseParameters, parts: Sequence[int], *, steps: int) -> Gathered:
     """Return what is known of the users of these parts; tell progress as the first of `steps` steps."""
     task = Task(given, quantities(given.analysis), groups_of(context))
-    with sources.opened(context, given) as blobs:
+    with sources.opened(context, given) as store:
+        if given.events_uri is not None:
+            sources.tidy(store, given.model, task.since, parts)
+        blobs = ListedOnce(store)
 
         def read(part: int, cache: Path) -> EventTables:
             return scan_events(blobs, given.model, task.since, given.end, cache=cache, parts=(part,))

@@ -60,7 +60,7 @@ def _values(given: AnalyseParameters, analysis: Analysis, gathered: Gathered) ->
         return {}
     arms = {key: arms_of(found, cells_of(places, given.variants)) for key, found in gathered.moments.items()}
     found = analyse({name: {key: arm[name] for key, arm in arms.items()} for name in given.variants}, plan)
-    return {(one.metric, one.variant): one for one in found.values if one.variant != given.control}
+    return {(one.metric, one.variant): one for one in found.values}
 
 
 def _plan(given: AnalyseParameters, analysis: Analysis, gathered: Gathered) -> Plan | None:

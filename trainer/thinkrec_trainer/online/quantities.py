@@ -28,8 +28,8 @@ REQUEST_COLUMNS: dict[RequestField, str] = {
     "Error": "errors",
     "Empty": "empties",
 }
-LARGEST = 1e100
-"""Of a user's value: the square of a larger one is no number any more. Nobody's true value comes near."""
+LARGEST = 1e50
+"""Of a user's value: intervals need its fourth power, which must be a number. Nobody's true value comes near."""
 
 
 @dataclass(frozen=True, slots=True)

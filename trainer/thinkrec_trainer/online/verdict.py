@@ -15,7 +15,7 @@ from thinkrec_crds.findings import GroupEffect, Look
 from thinkrec_crds.stages import AnalyseParameters
 from thinkrec_trainer.analysis.analyse import analyse
 from thinkrec_trainer.analysis.results import Findings, Plan
-from thinkrec_trainer.analysis.sums import Sums, total
+from thinkrec_trainer.analysis.sums import Sums
 from thinkrec_trainer.online.gathered import Gathered
 from thinkrec_trainer.online.gathering import BY_GROUP
 from thinkrec_trainer.online.moments import Bools, Moments
@@ -61,9 +61,8 @@ def cells_of(whose: Owners, variants: Sequence[str]) -> Mapping[str, Bools]:
 
 
 def arms_of(found: Moments, cells: Mapping[str, Bools]) -> dict[str, Sums]:
-    """Return each variant's sums over its cells; without history where nobody's is known."""
-    arms = {name: found.pooled(mine) for name, mine in cells.items()}
-    return arms if total(arms.values()).known_users else {name: _without_history(arm) for name, arm in arms.items()}
+    """Return each variant's sums over its cells. A history that nobody has changes nothing: it has no variance."""
+    return {name: found.pooled(mine) for name, mine in cells.items()}
 
 
 def undefined(entry: Entry, found: Findings) -> str | None:
@@ -93,11 +92,6 @@ def _traffic(given: AnalyseParameters, gathered: Gathered) -> dict[str, object]:
         "exposures": {name: counts.requests.get(name, 0) for name in given.variants},
         "fallbacks": {name: counts.fallbacks.get(name, 0) for name in given.variants},
     }
-
-
-def _without_history(sums: Sums) -> Sums:
-    columns = sums.outcomes
-    return Sums(sums.kind, sums.users, sums.mean[:columns], sums.scatter[:columns, :columns])
 
 
 def _by_group(found: Moments | None, whose: Owners, plan: Plan, groups: Sequence[str]) -> Iterator[GroupEffect]:
