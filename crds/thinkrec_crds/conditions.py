@@ -409,6 +409,7 @@ EXPERIMENT_CONDITIONS: Final[Mapping[ConditionType, tuple[Reason, ...]]] = Mappi
             _R.SAMPLE_RATIO_MISMATCH,
             _R.NO_DIFFERENCE,
             _R.DEADLINE_EXCEEDED,
+            _R.OFFLINE_GATE_FAILED,
         ),
         ConditionType.SUSPENDED: _SUSPENSION,
     }

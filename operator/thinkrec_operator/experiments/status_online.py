@@ -17,6 +17,7 @@ _ALARMING = (
     Reason.DEADLINE_EXCEEDED.value,
     Reason.SIGNIFICANT_WINNER.value,
     Reason.NO_DIFFERENCE.value,
+    Reason.OFFLINE_GATE_FAILED.value,  # of a gate that was edited in later
 )
 """Ends after which users that another variant had are with control again."""
 

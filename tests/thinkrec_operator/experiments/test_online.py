@@ -325,6 +325,15 @@ def test_edited_weights_and_steps_are_followed() -> None:
     assert canary.runs["compare"] == 1
 
 
+def test_a_gate_that_comes_later_and_is_missed_gives_the_users_back(world: World) -> None:
+    world.spec["offline"] = {**world.spec["offline"], "gates": [{"metric": "UAUC", "minimum": "0.99"}]}
+    world.generation += 1
+    world.settle()
+    assert told(world) == ("OfflineGateFailed", None)
+    assert world.condition("RolledBack") == ("True", "OfflineGateFailed")
+    assert (entry(world), world.deployments) == (None, {})
+
+
 def test_suspended_all_users_are_with_control_and_nothing_runs(world: World) -> None:
     world.spec["suspend"] = True
     world.generation += 1
