@@ -114,6 +114,12 @@ class Assignment(ApiType):
     RULES: ClassVar[tuple[Rule, ...]] = (
         required_when("type", "Cookie", "key"),
         required_when("type", "HashedHeader", "key"),
+        Rule(
+            cel="self.type != 'Random' || !has(self.key)",
+            message="`key` must not be set when `type` is Random: nobody is told apart",
+            holds=lambda assignment: assignment.type != "Random" or assignment.key is None,
+            field="key",
+        ),
     )
 
     type: AssignmentType = Field(
@@ -141,6 +147,11 @@ class Traffic(ApiType):
         only_when("mode", "Canary", "steps"),
         required_when("mode", "Mirror", "mirror_percent"),
         only_when("mode", "Mirror", "mirror_percent"),
+    )
+    TRANSITIONS: ClassVar[tuple[Transition, ...]] = (
+        unchanged("mode", "mode"),
+        unchanged("gateway_ref", "gatewayRef"),
+        unchanged("assignment", "assignment"),
     )
 
     mode: TrafficMode = Field(

@@ -3,7 +3,8 @@
 
 All of a status and a verdict goes through a termination message, which is small. Variants, metrics and guardrails are
 named by their place in the stage's parameters: `0/m0` is the first variant's value of the first metric, `1/m0/effect`
-the second one's difference from control, `1/g2/violated` is 1 where it breaks the third guardrail.
+the second one's difference from control, `1/g2/violated` is 1 where it breaks the third guardrail and absent elsewhere.
+How many are broken is a number of its own, which is never left out.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class Look(Contract):
     exposures: dict[str, int] = Field(default_factory=dict)
     """Variant -> requests, whether they are counted or not."""
     fallbacks: dict[str, int] = Field(default_factory=dict)
-    """Variant -> requests that control, or nobody, answered for it: not counted."""
+    """Variant -> requests that control answered for it; what it failed to answer is counted, as an error."""
     expected: dict[str, float] = Field(default_factory=dict)
     """Variant -> its share of the users, by the buckets that no weight ever moved."""
     sample_ratio_p_value: float | None = None
@@ -156,6 +157,8 @@ class FindingsReport(Contract):
         look, place = self.newest, {name: at for at, name in enumerate(self.variants)}
         won = place[look.winner] if look.winner is not None else None
         yield {
+            "guardrails/violated": sum(check.violated for check in look.guardrails),
+            "guardrails/silent": sum(told.startswith("guardrail ") for told in look.unavailable),
             "void": look.void,
             "enough": look.enough,
             "ratio/p": look.sample_ratio_p_value,
@@ -166,7 +169,8 @@ class FindingsReport(Contract):
         yield {f"{place[name]}/users": users for name, users in look.users.items()}
         yield from (self._effect(place, found) for found in look.effects if found.metric in self.metrics[:1])
         for check in look.guardrails:
-            yield {f"{place[check.variant]}/g{self.guardrails.index(check.guardrail)}/violated": check.violated}
+            if check.violated:
+                yield {f"{place[check.variant]}/g{self.guardrails.index(check.guardrail)}/violated": True}
         yield from (self._value(place, found) for found in look.values if found.metric in self.metrics[:1])
         yield from (self._guardrail(place, check) for check in look.guardrails)
         yield from (self._effect(place, found) for found in look.effects if found.metric in self.metrics[1:])

@@ -33,7 +33,7 @@ def status_of(facts: Facts, conditions: tuple[Condition, ...], expert_count: int
         observed_generation=observed.generation,
         conditions=conditions,
         latest_revision=facts.made.name if facts.made else before.latest_revision,
-        promotion=decided_revision(observed) if follows else before.promotion,
+        promotion=decided_revision(observed) if follows else None,
         serving_revision=facts.target.name if facts.rolled_out and facts.target else before.serving_revision,
         stages=tuple(row for row in rows if row.kind != StageKind.EXPERT.value),
         experts=tuple(row for row in rows if row.kind == StageKind.EXPERT.value),

@@ -204,10 +204,13 @@ def decided_revision(observed: Observed) -> PromotionStatus | None:
     if pin is not None:
         same = told is not None and told.experiment is None and told.revision == pin
         return told if same else PromotionStatus(revision=pin, time=observed.now)
+    if told is None:  # the policy is new here: what serves is the decision that later ones are measured against
+        serving = serving_now(observed)
+        return PromotionStatus(revision=serving.name, time=observed.now) if serving is not None else None
     new = observed.experiments.promotion
     if new is None or by_name(observed.revisions, new.revision) is None:
         return told
-    if told is not None and told.time is not None and new.time <= told.time:
+    if told.time is not None and new.time <= told.time:
         return told
     given = {"experiment": new.experiment, "experiment_uid": new.uid, "revision": new.revision, "time": new.time}
     return PromotionStatus.model_validate(given)

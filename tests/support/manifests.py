@@ -383,6 +383,12 @@ EXPERIMENT_MISTAKES: Final = (
         "`traffic.durationSeconds` must be set",
     ),
     Mistake(
+        "key of nobody",
+        {**_ONLINE, "spec/traffic/assignment": {"type": "Random", "key": "x-user"}},
+        "spec.traffic.assignment.key",
+        "nobody is told apart",
+    ),
+    Mistake(
         "ratio of nothing",
         {**_ONLINE, "spec/analysis/metrics/0/event": {"name": "click", "type": "Ratio"}},
         "spec.analysis.metrics[0].event.denominator",

@@ -68,3 +68,19 @@ def test_reordering_variants_changes_nothing() -> None:
 def test_a_resource_survives_writing_and_reading() -> None:
     experiment = read(ONLINE)
     assert ThinkRecExperiment.from_json(experiment.to_json()) == experiment
+
+
+MIRROR = {"mode": "Mirror", "mirrorPercent": 5}
+
+
+@pytest.mark.parametrize(
+    ("traffic", "message"),
+    [
+        (MIRROR, "`mode` must not change"),
+        ({**AB_TEST, "assignment": {"type": "Random"}}, "`assignment` must not change"),
+        ({**AB_TEST, "gatewayRef": {"name": "front"}}, "`gatewayRef` must not change"),
+    ],
+)
+def test_how_users_are_shared_out_must_not_change(traffic: dict[str, Any], message: str) -> None:
+    found = forbidden_changes(read({**ONLINE, "spec/traffic": traffic}), read(ONLINE))
+    assert any(message in each for each in found), found

@@ -150,10 +150,11 @@ def test_other_policies_follow_no_promotion(policy: str) -> None:
 def test_a_promotion_of_an_unknown_revision_changes_nothing() -> None:
     world = trained(serving={"updatePolicy": "OnExperiment"})
     before = serving(world)
-    world.experiments = Experiments(promotion=Promotion("warmer", "e-1", "movies-gone", START))
+    world.experiments = Experiments(promotion=Promotion("warmer", "e-1", "movies-gone", world.now))
     world.run()
     assert serving(world) == before
-    assert world.status.promotion is None
+    assert world.status.promotion is not None
+    assert world.status.promotion.revision == before
 
 
 def experiment(name: str = "warmer", **changes: Any) -> ThinkRecExperiment:
@@ -186,6 +187,35 @@ def promoted(name: str, winner: str, hours: int) -> ThinkRecExperiment:
         conditions=[condition],
         completionTime=(START + timedelta(hours=hours)).isoformat(),
     )
+
+
+def test_what_is_no_table_shares_out_nobody_and_hurts_no_model() -> None:
+    wishes = Wishes()
+    rows = [{"name": name, "resolvedRevision": "movies-1", "weight": 70, "readyReplicas": 1} for name in ("old", "new")]
+    broken = experiment(variants=rows)
+    wishes.put(KEY, broken)
+    assert wishes.about(MOVIES).traffic == ()
+
+
+def test_a_gateway_that_was_left_asks_nobody_who_is_gone() -> None:
+    wishes = Wishes()
+    traffic = {"mode": "ABTest", "assignment": {"type": "Random"}}
+    wishes.put(KEY, experiment(spec={"traffic": {**traffic, "gatewayRef": {"name": "front"}}}))
+    assert set(wishes.put(KEY, experiment(spec={"traffic": traffic}))) >= {FRONT}
+    wishes.drop(KEY)
+    assert (wishes.followers(FRONT), wishes.about(FRONT)) == ((), Experiments())
+
+
+def test_following_experiments_begins_with_what_serves() -> None:
+    """An old promotion, of when the model followed none, does not come into force."""
+    world = trained()
+    first = serving(world)
+    second = retrained(world)
+    world.experiments = Experiments(promotion=Promotion("one", "e-1", first, START))
+    world.spec = merged(world.spec, {"serving": {"updatePolicy": "OnExperiment"}})
+    world.generation += 1
+    world.run()
+    assert serving(world) == second
 
 
 def test_a_model_is_told_only_of_what_changes_for_it() -> None:
@@ -227,11 +257,13 @@ def test_the_promotion_that_came_last_counts_and_only_for_the_winners_model() ->
 def test_an_older_promotion_does_not_come_back_when_a_newer_ones_object_goes() -> None:
     world = trained(serving={"updatePolicy": "OnExperiment"})
     first, second = serving(world), retrained(world)
-    world.experiments = Experiments(promotion=Promotion("one", "e-1", second, START))
+    older, newer = world.now, world.now + timedelta(hours=1)
+    world.experiments = Experiments(promotion=Promotion("one", "e-1", second, older))
     world.run()
-    world.experiments = Experiments(promotion=Promotion("two", "e-2", first, START + timedelta(hours=1)))
+    assert serving(world) == second
+    world.experiments = Experiments(promotion=Promotion("two", "e-2", first, newer))
     world.run()
     assert serving(world) == first
-    world.experiments = Experiments(promotion=Promotion("one", "e-1", second, START))
+    world.experiments = Experiments(promotion=Promotion("one", "e-1", second, older))
     world.run()
     assert serving(world) == first

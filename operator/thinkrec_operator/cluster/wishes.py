@@ -6,8 +6,11 @@ A model's decision looks here: which revisions must stay, how its gateway shares
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime
+
+from pydantic import ValidationError
 
 from thinkrec_crds.conditions import ConditionType
 from thinkrec_crds.experiment import ThinkRecExperiment
@@ -17,6 +20,7 @@ from thinkrec_operator.experiments.places import gateway_of
 from thinkrec_operator.experiments.shares import table_entry
 from thinkrec_operator.observed import Experiments, Promotion
 
+_log = logging.getLogger(__name__)
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -33,6 +37,7 @@ class Wishes:
     def put(self, key: Key, experiment: ThinkRecExperiment) -> tuple[Key, ...]:
         """Take in an experiment; return the models that are asked something else than before."""
         before = self._names(key)
+        self._leave(key, before)
         self._experiments[key] = experiment
         for model in self._names(key):
             self._about.setdefault(model, set()).add(key)
@@ -41,11 +46,8 @@ class Wishes:
     def drop(self, key: Key) -> tuple[Key, ...]:
         """Forget an experiment; return the models that are asked something else than before."""
         names = self._names(key)
+        self._leave(key, names)
         self._experiments.pop(key, None)
-        for model in names:
-            self._about[model].discard(key)
-            if not self._about[model]:
-                del self._about[model]
         return self._changed(names)
 
     def followers(self, model: Key) -> tuple[Key, ...]:
@@ -64,6 +66,13 @@ class Wishes:
             holding=next((one.metadata.name for one in running if _shares_out(one, model[1])), ""),
             promotion=_newest_promotion(found, model[1]),
         )
+
+    def _leave(self, key: Key, models: Iterable[Key]) -> None:
+        for model in models:
+            followers = self._about.get(model, set())
+            followers.discard(key)
+            if not followers:
+                self._about.pop(model, None)
 
     def _names(self, key: Key) -> tuple[Key, ...]:
         experiment = self._experiments.get(key)
@@ -93,7 +102,17 @@ def _precedence(experiment: ThinkRecExperiment) -> tuple[datetime, str]:
 
 
 def _entry(experiment: ThinkRecExperiment, model: str) -> TrafficExperiment | None:
-    return table_entry(experiment) if gateway_of(experiment.spec) == model else None
+    """Return what a gateway is told of an experiment; nothing where it would be no table, whatever let it through.
+
+    One experiment must not keep a model, or this process, from its work.
+    """
+    if gateway_of(experiment.spec) != model:
+        return None
+    try:
+        return table_entry(experiment)
+    except ValidationError as error:
+        _log.error("%s/%s shares out nobody: %s", experiment.metadata.namespace, experiment.metadata.name, error)
+        return None
 
 
 def _shares_out(experiment: ThinkRecExperiment, model: str) -> bool:

@@ -56,16 +56,10 @@ class Online:
 def decide(observed: ObservedExperiment, lineup: Lineup) -> Online:
     """Return where the comparison on users stands, and the children that it needs."""
     spec, status, now = observed.experiment.spec, observed.experiment.status, observed.now
-    before = Online(
-        weights=all_to_control(spec),
-        start=status.traffic_start_time,
-        step=status.current_step_index,
-        step_start=status.step_start_time,
-        analysis=status.analysis,
-    )
+    before = with_control(observed)
     if spec.suspend:
         return before
-    found = places(observed, lineup)
+    before, found = replace(before, step_start=status.step_start_time), places(observed, lineup)
     pods = () if observed.settings.laptop else tuple(place_children(observed, found))
     here = replace(before, places=found, children=pods)
     if status.traffic_start_time is None:
@@ -74,7 +68,20 @@ def decide(observed: ObservedExperiment, lineup: Lineup) -> Online:
         canary = spec.traffic is not None and spec.traffic.mode == "Canary"
         first = (0, now) if canary else (None, None)
         return replace(here, weights=shares(spec, 0), start=now, step=first[0], step_start=first[1])
+    if here.step is not None and here.step_start is None:  # after a suspension a step's pause begins anew
+        here = replace(here, step_start=now)
     return _looked_at(observed, lineup, replace(here, weights=shares(spec, here.step)))
+
+
+def with_control(observed: ObservedExperiment) -> Online:
+    """Return that all users are with control, and nobody is looked at: suspended, or some variant is missing."""
+    status = observed.experiment.status
+    return Online(
+        weights=all_to_control(observed.experiment.spec),
+        start=status.traffic_start_time,
+        step=status.current_step_index,
+        analysis=status.analysis,
+    )
 
 
 def _stuck(observed: ObservedExperiment, online: Online) -> Failure | None:
@@ -144,10 +151,17 @@ def _next_step(observed: ObservedExperiment, online: Online, heard: Heard) -> On
         return online
     step = min(online.step or 0, len(traffic.steps) - 1)
     over = heard.look.end >= start + timedelta(seconds=traffic.steps[step].pause_seconds)
-    if not over or online.analysis.violations or online.waiting or step + 1 >= len(traffic.steps):
+    if not over or _holds(observed, online, heard) or step + 1 >= len(traffic.steps):
         return replace(online, step=step)
     weights = shares(observed.experiment.spec, step + 1)
     return replace(online, step=step + 1, step_start=observed.now, weights=weights)
+
+
+def _holds(observed: ObservedExperiment, online: Online, heard: Heard) -> bool:
+    """Return whether a canary stays on its step: a variant is away, a guardrail is silent, or violated and heeded."""
+    heeded = observed.experiment.spec.rollback_policy != "None"
+    violated = online.analysis is not None and online.analysis.violations > 0
+    return bool(online.waiting) or (heeded and (violated or verdict.unguarded(heard.numbers)))
 
 
 def next_time(observed: ObservedExperiment) -> datetime | None:

@@ -100,7 +100,9 @@ def _children(observed: ObservedExperiment, place: Place) -> list[Child]:
     one, owner = place.contender, owner_of(observed)
     seen = Observed(model=one.owner.model, now=observed.now, settings=observed.settings)
     made, settings = build.deployment_child(seen, one.record), build.serving_settings(one.owner.model.spec.serving)
-    config_map = child_name(owner.name, "serving", content_hash(settings)[:10])
+    config_map = child_name(
+        owner.name, "variants", content_hash(settings)[:10]
+    )  # never the name that a model's own has
     replicas = max(1, made.serving.effective_replicas)
     fixed = made.serving.model_copy(update={"autoscaling": None, "replicas": replicas})
     name = deployment_name(observed, one.name)

@@ -16,7 +16,7 @@ from thinkrec_operator.experiments.children import stage_children
 from thinkrec_operator.experiments.events import events_between
 from thinkrec_operator.experiments.observed import ObservedExperiment
 from thinkrec_operator.experiments.offline import gates_missed, missed_gates, unknown_gates, verdict
-from thinkrec_operator.experiments.online import decide, next_time
+from thinkrec_operator.experiments.online import decide, next_time, with_control
 from thinkrec_operator.experiments.places import missing_gateway, surplus_places
 from thinkrec_operator.experiments.stages import finished, offline_stages
 from thinkrec_operator.experiments.status import Found, concluded, first_status, status_of, waiting_since
@@ -100,7 +100,7 @@ def _decided(observed: ObservedExperiment, lineup: Lineup) -> tuple[Found, list[
     """Return what is known, with a verdict where there is one, and the children that the next step needs."""
     found, children = _offline(observed, lineup)
     if _is_users_turn(observed, found):
-        online = decide(observed, lineup)
+        online = decide(observed, lineup) if lineup.missing is None else with_control(observed)
         found, children = replace(found, online=online, conclusion=online.conclusion), [*children, *online.children]
     end = _deadline(observed)
     if found.conclusion is not None or end is None or observed.now < end:
@@ -111,9 +111,13 @@ def _decided(observed: ObservedExperiment, lineup: Lineup) -> tuple[Found, list[
 
 
 def _is_users_turn(observed: ObservedExperiment, found: Found) -> bool:
-    """Return whether the offline comparison, if there is one, lets users in."""
+    """Return whether the offline comparison, if there is one, lets users in; once in, they are never lost sight of."""
     spec = observed.experiment.spec
-    if spec.traffic is None or found.lineup.missing is not None or found.conclusion is not None:
+    if spec.traffic is None or found.conclusion is not None:
+        return False
+    if observed.experiment.status.traffic_start_time is not None:
+        return True
+    if found.lineup.missing is not None:
         return False
     return spec.offline is None or found.remembered or (found.numbers is not None and not found.incomplete)
 

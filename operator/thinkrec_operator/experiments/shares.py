@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from thinkrec_crds.experiment import ExperimentSpec, ThinkRecExperiment
+from thinkrec_crds.experiment_spec import Assignment
 from thinkrec_crds.experiment_status import VariantStatus
 from thinkrec_crds.traffic import TrafficAssignment, TrafficExperiment, TrafficVariant
 
@@ -31,6 +32,12 @@ def all_to_control(spec: ExperimentSpec) -> dict[str, int]:
     return {variant.name: 100 * (variant.name == spec.control_variant_name) for variant in spec.variants}
 
 
+def _told(assignment: Assignment | None) -> TrafficAssignment:
+    if assignment is None:
+        return TrafficAssignment()
+    return TrafficAssignment(type=assignment.type, key=None if assignment.type == "Random" else assignment.key)
+
+
 def table_entry(experiment: ThinkRecExperiment) -> TrafficExperiment | None:
     """Return what the gateway is told, from status alone; None while the users are not shared out.
 
@@ -49,7 +56,7 @@ def table_entry(experiment: ThinkRecExperiment) -> TrafficExperiment | None:
         uid=experiment.metadata.uid,
         name=experiment.metadata.name,
         mode=traffic.mode,
-        assignment=TrafficAssignment(type=assignment.type, key=assignment.key) if assignment else TrafficAssignment(),
+        assignment=_told(assignment),
         mirror_percent=traffic.mirror_percent,
         control=spec.control_variant_name,
         variants=tuple(

@@ -65,6 +65,9 @@ def traffic_configured(board: Board, observed: ObservedExperiment, online: Onlin
         board.put(kind, "Unknown", Reason.PENDING.value, Reason.PENDING.meaning)
     elif spec.suspend:
         board.put(kind, "False", Reason.SUSPENDED.value, "All users are with control.")
+    elif not online.places:
+        told = "A variant is missing, so all users are with control."
+        board.put(kind, "False", Reason.PROGRESSING.value, told)
     elif online.start is None:
         board.put(
             kind, "False", Reason.PROGRESSING.value, f"Waits for every variant to answer: {waiting_words(online)}"

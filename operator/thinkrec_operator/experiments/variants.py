@@ -57,8 +57,8 @@ def line_up(observed: ObservedExperiment) -> Lineup:
         if isinstance(resolved, Missing):
             return Lineup(missing=resolved)
         found.append(resolved)
-    strangers = _different_store(found)
-    return Lineup(missing=strangers) if strangers is not None else Lineup(tuple(found))
+    wrong = _different_store(found) or _nothing_new(observed, found)
+    return Lineup(missing=wrong) if wrong is not None else Lineup(tuple(found))
 
 
 def _resolve(observed: ObservedExperiment, place: int, variant: Variant) -> Contender | Missing:
@@ -83,9 +83,15 @@ def _resolve(observed: ObservedExperiment, place: int, variant: Variant) -> Cont
 
 
 def _default(owner: ObservedModel, *, serving: bool) -> RevisionRecord | None:
-    """Return the newest revision that passed its gates; where asked for, the one that serves comes first."""
-    served = revisions.by_name(owner.revisions, owner.model.status.serving_revision) if serving else None
-    return served or revisions.newest([record for record in owner.revisions if record.evaluation.gates_passed])
+    """Return the newest revision of the model's spec if it passed its gates; or, where asked for, the one that serves.
+
+    One whose training or gate failed has none: compared with itself the old one would look as good as the new one.
+    """
+    passed = [record for record in owner.revisions if record.evaluation.gates_passed]
+    if serving:
+        return revisions.by_name(owner.revisions, owner.model.status.serving_revision) or revisions.newest(passed)
+    newest = revisions.newest(passed)
+    return newest if newest is not None and revisions.same_spec(newest, owner.model.spec) else None
 
 
 def _is_training(model: ThinkRecModel) -> bool:
@@ -95,6 +101,25 @@ def _is_training(model: ThinkRecModel) -> bool:
     """
     unseen = model.status.observed_generation != model.metadata.generation
     return unseen or model.status.is_true(ConditionType.RECONCILING)
+
+
+def _nothing_new(observed: ObservedExperiment, found: list[Contender]) -> Missing | None:
+    """Return that a variant that names no revision would be control itself: there is nothing to compare yet."""
+    spec, told = (
+        observed.experiment.spec,
+        {row.name: row.resolved_revision for row in observed.experiment.status.variants},
+    )
+    control = next(one for one in found if one.name == spec.control_variant_name)
+    for one, variant in zip(found, spec.variants, strict=True):
+        same = one.record.name == control.record.name and variant.model_ref == spec.variants[control.place].model_ref
+        if one is not control and same and variant.revision is None and told.get(one.name) is None:
+            return Missing(
+                Reason.PROGRESSING,
+                f"`spec.variants[{one.place}]` waits for model {variant.model_ref.name} to have a newer revision than "
+                "control's. With `updatePolicy: OnExperiment` the older one serves on while it is compared; to compare "
+                "a revision with itself, name it in `revision`.",
+            )
+    return None
 
 
 def _different_store(found: list[Contender]) -> Missing | None:

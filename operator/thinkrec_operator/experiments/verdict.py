@@ -42,7 +42,9 @@ def analysis_status(spec: ExperimentSpec, heard: Heard, before: AnalysisStatus |
     """Return the newest analysis as status tells it, with how often in a row something was wrong."""
     numbers, old = heard.numbers, before or AnalysisStatus()
     guardrails = tuple(_guardrails(spec, numbers))
-    broken, silent = any(row.violated for row in guardrails), numbers.get("unavailable", 0) > 0
+    broken = numbers.get("guardrails/violated", 0) > 0 or any(row.violated for row in guardrails)
+    before_or_none = old.violations if unguarded(numbers) else 0  # a guardrail without a value takes nothing back
+    silent = numbers.get("unavailable", 0) > 0
     return AnalysisStatus(
         number=heard.look.number,
         end_time=heard.look.end,
@@ -52,9 +54,14 @@ def analysis_status(spec: ExperimentSpec, heard: Heard, before: AnalysisStatus |
         sample_ratio_p_value=as_optional_decimal(numbers.get("ratio/p")),
         effects=tuple(_effects(spec, numbers)),
         guardrails=guardrails,
-        violations=old.violations + 1 if broken else 0,
+        violations=old.violations + 1 if broken else before_or_none,
         inconclusive=old.inconclusive + 1 if silent else 0,
     )
+
+
+def unguarded(numbers: Numbers) -> bool:
+    """Return whether some guardrail gave no value, so that nobody knows what it would say."""
+    return numbers.get("guardrails/silent", 0) > 0
 
 
 def values(spec: ExperimentSpec, numbers: Numbers, place: int) -> tuple[VariantMetric, ...]:
@@ -91,13 +98,17 @@ def conclusion(spec: ExperimentSpec, heard: Heard, told: AnalysisStatus, *, ripe
     lost = winner == spec.control_variant_name and traffic.mode == "Canary"
     if not (ripe or (lost and not void)):
         return None
-    if void and enough:
+    finished = enough or (analysis.method == "FixedHorizon" and heard.look.at_end)
+    if void and finished:
         return _void(numbers)
+    if lost and winner is not None:
+        return _won(spec, numbers, winner)
+    if spec.rollback_policy != "None" and (told.violations or unguarded(numbers)):
+        return None  # tolerated so far, or unknown: one more look
     if winner is not None:
         return _won(spec, numbers, winner)
     if numbers.get("silent", 0) > 0:  # nothing was measured, which is not the same as no difference
         return None
-    finished = enough or (analysis.method == "FixedHorizon" and heard.look.at_end)
     return _no_difference(spec, numbers, enough=enough) if finished else None
 
 
@@ -116,6 +127,8 @@ def _guardrail_violated(spec: ExperimentSpec, told: AnalysisStatus, *, ripe: boo
     if spec.rollback_policy == "None" and not ripe:
         return None
     broken = [row for row in told.guardrails if row.violated]
+    if not broken:  # the newest look could not tell: it is not the one to end by
+        return None
     words = "; ".join(f"{row.variant}: {row.name} is {row.value or 'unknown'}{_worse(row)}" for row in broken)
     reason = Reason.GUARDRAIL_VIOLATED
     return Conclusion(reason=reason.value, message=f"{words}. {reason.meaning}", metric=broken[0].name)

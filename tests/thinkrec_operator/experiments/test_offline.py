@@ -416,6 +416,43 @@ def test_a_failure_is_remembered_when_its_job_is_gone(world: World) -> None:
     assert world.condition("Succeeded")[0] == "True"
 
 
+def test_a_variant_waits_for_a_revision_of_its_models_spec(world: World) -> None:
+    """What its training or gate did not let through is not there: the old revision does not stand in for it."""
+    spec = WARM.model.spec
+    changed = spec.model_copy(update={"gate": spec.gate.model_copy(update={"temperature": "0.9"})})
+    world.models["warm"] = replace(WARM, model=WARM.model.model_copy(update={"spec": changed}))
+    world.step()
+    plan = world.step()
+    assert world.condition("VariantsReady") == ("False", "Progressing")
+    assert plan.children == ()
+    world.models["warm"] = WARM
+    world.run()
+    assert world.condition("Succeeded")[0] == "True"
+
+
+def test_a_model_still_training_its_spec_is_waited_for(world: World) -> None:
+    unseen = WARM.model.metadata.model_copy(update={"generation": WARM.model.metadata.generation + 1})
+    world.models["warm"] = replace(WARM, model=WARM.model.model_copy(update={"metadata": unseen}))
+    world.step()
+    world.step()
+    assert world.condition("VariantsReady") == ("False", "Progressing")
+
+
+def test_what_serves_is_not_compared_with_itself_unless_it_is_named(world: World) -> None:
+    for variant in world.spec["variants"]:
+        variant["modelRef"] = {"name": "movies"}
+    world.step()
+    world.step()
+    assert world.condition("Ready") == ("False", "Progressing")
+    waits = world.status.condition("VariantsReady")
+    assert waits is not None
+    assert "to have a newer revision than control's" in waits.message
+    world.spec["variants"][1]["revision"] = MOVIES.revisions[-1].name
+    world.gain, world.p_value = {"new": 0.0}, 1.0
+    world.run()
+    assert world.condition("Succeeded") == ("True", "NoDifference")
+
+
 def test_two_variants_of_one_revision_are_scored_once(world: World) -> None:
     world.models["warm"] = type(MOVIES)(MOVIES.model, MOVIES.revisions)
     world.gain, world.p_value = {"new": 0.0}, 1.0

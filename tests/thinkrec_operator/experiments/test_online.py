@@ -51,7 +51,9 @@ BETTER = EVEN | {
     "1/m0/effect/better": 1.0,
 }
 WORSE = BETTER | {"winner": 0.0, "1/m0/effect": -0.05, "1/m0/effect/better": 0.0}
-SLOW = EVEN | {"1/g0": 90.0, "1/g0/regression": 0.8, "1/g0/violated": 1.0}
+SLOW = EVEN | {"1/g0": 90.0, "1/g0/regression": 0.8, "1/g0/violated": 1.0, "guardrails/violated": 1.0}
+UNKNOWN = {"unavailable": 1.0, "guardrails/silent": 1.0}
+"""No guardrail has a value."""
 OFFLINE = {"score-old": 1, "score-new": 1, "compare": 1}
 
 
@@ -276,6 +278,47 @@ def test_without_rollback_a_violated_guardrail_is_told_at_the_end() -> None:
     assert told(world) == ("GuardrailViolated", None)
 
 
+def test_a_violated_guardrail_keeps_a_winner_waiting() -> None:
+    world = world_of(AB, promotionPolicy="Automatic", analysis={**ANALYSIS, "failureLimit": 1})
+    world.look = BETTER | {"1/g0/violated": 1.0, "guardrails/violated": 1.0}
+    world.wait(60)
+    assert world.status.conclusion is None
+    world.look = dict(BETTER)
+    world.wait(60)
+    assert told(world) == ("SignificantWinner", "new")
+
+
+def test_a_guardrail_without_a_value_takes_nothing_back_and_lets_nobody_win() -> None:
+    world = world_of(AB, promotionPolicy="Automatic", analysis={**ANALYSIS, "failureLimit": 1, "inconclusiveLimit": 2})
+    for look in (SLOW, BETTER | UNKNOWN):
+        world.look = dict(look)
+        world.wait(60)
+        assert world.status.conclusion is None
+        assert world.status.analysis is not None
+        assert world.status.analysis.violations == 1
+    world.look = dict(SLOW)
+    world.wait(60)
+    assert told(world) == ("GuardrailViolated", None)
+
+
+def test_a_canary_stays_on_its_step_while_nobody_knows_what_a_guardrail_says() -> None:
+    world = world_of(CANARY)
+    world.look = EVEN | UNKNOWN
+    for _ in range(4):
+        world.wait(60)
+    assert world.status.current_step_index == 0
+
+
+def test_without_rollback_a_canary_goes_on_and_tells_of_the_harm_at_its_end() -> None:
+    world = world_of(CANARY, rollbackPolicy="None")
+    world.look = dict(SLOW)
+    for _ in range(8):
+        if world.status.conclusion is None:
+            world.wait(60)
+    assert world.status.current_step_index == 1
+    assert told(world) == ("GuardrailViolated", None)
+
+
 def test_a_canary_goes_up_its_steps_and_ends_on_the_last() -> None:
     world = world_of(CANARY, promotionPolicy="Automatic")
     assert (weights(world), world.status.current_step_index) == ({"old": 90, "new": 10}, 0)
@@ -348,6 +391,58 @@ def test_suspended_all_users_are_with_control_and_nothing_runs(world: World) -> 
     world.settle()
     assert weights(world) == {"old": 50, "new": 50}
     assert entry(world) is not None
+
+
+def test_after_a_suspension_a_steps_pause_begins_anew() -> None:
+    world = world_of(CANARY)
+    world.look = dict(EVEN)
+    world.spec["suspend"] = True
+    world.generation += 1
+    world.settle()
+    world.wait(1000)
+    world.spec["suspend"] = False
+    world.generation += 1
+    world.settle()
+    world.wait(60)
+    assert world.status.current_step_index == 0
+    world.wait(120)
+    assert world.status.current_step_index == 1
+
+
+def test_suspended_when_the_comparisons_job_is_long_gone_it_lets_go_of_its_pods(world: World) -> None:
+    world.jobs.clear()
+    world.spec["suspend"] = True
+    world.generation += 1
+    world.settle()
+    assert (entry(world), world.deployments) == (None, {})
+    assert world.condition("TrafficConfigured") == ("False", "Suspended")
+
+
+def test_an_edit_that_compares_again_does_not_lose_sight_of_the_users(world: World) -> None:
+    world.jobs.clear()
+    world.spec["offline"] = {"metrics": [{"name": "AUC"}]}
+    world.generation += 1
+    world.step()
+    world.step()
+    assert entry(world) is not None
+    assert list(world.deployments) == ["new"]
+    world.now += timedelta(seconds=60)
+    world.step()
+    assert [look.number for look in looks(world)] == [1]
+    world.settle()
+    assert world.runs["compare"] == 2
+    assert world.status.conclusion is None
+
+
+def test_while_a_variants_model_is_away_all_users_are_with_control(world: World) -> None:
+    away = world.models.pop("warm")
+    world.settle()
+    assert (entry(world), weights(world)) == (None, {"old": 100, "new": 0})
+    assert world.condition("TrafficConfigured") == ("False", "Progressing")
+    world.models["warm"] = away
+    world.settle()
+    assert entry(world) is not None
+    assert weights(world) == {"old": 50, "new": 50}
 
 
 def test_its_deadline_ends_it_and_gives_the_users_back() -> None:
@@ -476,6 +571,12 @@ def test_a_gateway_model_that_is_missing_is_waited_for() -> None:
     world.settle()
     assert world.condition("Ready") == ("True", "Running")
     assert sorted(world.deployments) == ["new", "old"]
+
+
+def test_an_experiment_called_like_its_model_keeps_to_names_of_its_own(world: World) -> None:
+    plan = world.step()
+    config = next(child for child in plan.children if isinstance(child, ConfigMapChild))
+    assert config.name.startswith("warmer-variants-")
 
 
 def test_the_table_has_no_experiment_that_is_being_deleted(world: World) -> None:

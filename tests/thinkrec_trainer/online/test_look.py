@@ -142,6 +142,21 @@ def test_fallbacks_and_times_without_every_variant_are_left_out(log: Log) -> Non
     assert look.fallbacks == {"control": 0, "new": 2}
 
 
+def test_what_a_variant_failed_to_answer_is_its_own_and_an_error(log: Log) -> None:
+    """Left out, a variant that fails would look as sound as control, and lose the users who met it at its worst."""
+    log.see("met-it", fallback=True, served_by="control", fallback_reason="Failed", bucket=1)
+    log.see("met-it", minutes=5, bucket=1)
+    log.see("only-that", fallback=True, served_by="control", fallback_reason="Failed", bucket=2)
+    log.see("c1", "control", bucket=7000)
+    log.act("only-that", "Watch", 10)
+    found = log.look(analysis(WATCH, {"name": "errors", "request": {"field": "Error"}}))
+    assert found.report.newest.users == {"control": 1, "new": 2}
+    assert found.value("new", "errors") == pytest.approx(2 / 3)
+    assert found.value("control", "errors") == 0
+    assert found.value("new", "watched") == 0.5
+    assert found.report.newest.fallbacks == {"control": 0, "new": 2}
+
+
 def test_other_experiments_and_models_are_not_seen(log: Log) -> None:
     log.see("n1", experiment="u2")
     log.see("c1", "control")
@@ -250,7 +265,8 @@ def test_a_metric_and_a_guardrail_of_one_name_are_two_quantities(log: Log, crowd
     assert (strict.value, strict.regression, strict.violated) == (1.0, pytest.approx(1.0), True)
     assert not lenient.violated
     assert found.result.metrics["1/g0/violated"] == 1
-    assert found.result.metrics["1/g1/violated"] == 0
+    assert "1/g1/violated" not in found.result.metrics
+    assert found.result.metrics["guardrails/violated"] == 1
 
 
 def test_a_log_with_nothing_in_it_is_a_look_too(log: Log) -> None:

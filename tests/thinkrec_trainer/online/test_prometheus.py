@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
@@ -109,10 +111,25 @@ def test_an_error_is_told_on_one_bounded_line() -> None:
 
 def test_a_redirect_is_not_followed(server: tuple[str, Script]) -> None:
     address, script = server
-    script.status, script.content = 302, b""
-    with pytest.raises(NoValue, match="redirect"):
-        Reader("m", NOON).value(source(address), "new")
-    assert len(script.requests) == 1
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(307)
+            self.send_header("location", f"{address}{self.path}")
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            """Stay quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Elsewhere) as other:
+        thread = threading.Thread(target=other.handle_request)
+        thread.start()
+        with pytest.raises(NoValue, match="answers with 307: a redirect, which is not followed"):
+            Reader("m", NOON).value(source(f"http://127.0.0.1:{other.server_port}"), "new")
+        thread.join()
+    assert script.requests == []
 
 
 def test_a_huge_answer_is_not_read_to_its_end(server: tuple[str, Script]) -> None:
@@ -198,6 +215,7 @@ def test_a_reading_stands_beside_what_was_counted(log: Log, crowd: Sequence[str]
         ("Minimize", {"maxRegression": "0.1"}, 100.0, 50.0, False),
         ("Maximize", {"maxRegression": "0.1"}, 100.0, 89.0, True),
         ("Maximize", {"maxRegression": "0.1"}, -100.0, -111.0, True),
+        ("Maximize", {"maxRegression": "0.1"}, -100.0, -105.0, False),
         ("Maximize", {"maxRegression": "0"}, 0.0, 0.0, False),
         ("Minimize", {"maximum": "5"}, 9.0, 5.0, False),
         ("Minimize", {"maximum": "5"}, 1.0, 5.1, True),

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known now of a Mirror: each variant by itself, for nobody saw what it answered. Pure."""
+"""What is known now of a Mirror: each variant by itself, for nobody saw what it answered. Pure.
+
+There is nothing to decide at a planned end, so intervals are those that may be looked at any time, whatever the method.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ def mirrored(given: AnalyseParameters, analysis: Analysis, gathered: Gathered, r
             check
             for guard in analysis.guardrails
             for name in users
-            if (check := _check(guard, values.get((guard_key(guard.name), name)), given, analysis)) is not None
+            if (check := _check(guard, values.get((guard_key(guard.name), name)))) is not None
         ),
         mismatch=Mismatch(math.nan),
         enough=min(users.values()) >= analysis.min_sample_size,
@@ -67,14 +70,16 @@ def _plan(given: AnalyseParameters, analysis: Analysis, gathered: Gathered) -> P
     plan = plan_of(given, analysis, {})
     names = [*(metric.name for metric in plan.metrics), *(guard.name for guard in plan.guards)]
     metrics = tuple(Metric(name) for name in names if name in gathered.moments)
-    return replace(plan, metrics=metrics, guards=()) if metrics else None
+    return replace(plan, metrics=metrics, guards=(), method="AlwaysValid") if metrics else None
 
 
-def _check(guard: Guardrail, found: Value | None, given: AnalyseParameters, analysis: Analysis) -> GuardCheck | None:
-    """Hold a variant's copies against the fixed bounds; None where the copies tell nothing of this guardrail."""
+def _check(guard: Guardrail, found: Value | None) -> GuardCheck | None:
+    """Hold a variant's copies against the fixed bounds; None where the copies tell nothing of this guardrail.
+
+    With too few users there is no interval, and what has none lies beyond nothing.
+    """
     if found is None:
         return None
-    allowed = found.users >= analysis.min_sample_size and (analysis.method == "AlwaysValid" or given.at_end)
     return GuardCheck(
         variant=found.variant,
         guard=guard_key(guard.name),
@@ -83,7 +88,7 @@ def _check(guard: Guardrail, found: Value | None, given: AnalyseParameters, anal
         upper=found.upper,
         regression=math.nan,
         users=found.users,
-        violated=allowed and beyond(guard, known(found.lower), known(found.upper)),
+        violated=beyond(guard, known(found.lower), known(found.upper)),
     )
 
 

@@ -3,9 +3,11 @@
 
 Who counts
 
-    requests    of this experiment, answered by the variant whose user it was (`fallback`), at times when every variant
-                was ready (`degraded`: else one variant's users would be compared over other hours than another's),
-                under weights that give every variant a share
+    requests    of this experiment, at times when every variant was ready (`degraded`: else one variant's users would be
+                compared over other hours than another's), under weights that give every variant a share. One that the
+                variant failed to answer, so that control did (`fallback`, reason Failed), is the variant's, and an
+                error: left out, a variant that fails would look as sound as control. Other fallbacks are nobody's:
+                the variant was not asked
     users       with such a request, and seen with ONE bucket by any request of the experiment. The bucket decides where
                 a user belongs, and which bucket it is (a hash, or a draw) does not depend on what a variant does.
                 Whoever was seen with several was treated by several variants, or might have been: a user who came with
@@ -41,8 +43,10 @@ def census(exposures: pl.LazyFrame) -> pl.DataFrame:
 def exposed(exposures: pl.LazyFrame, comparable: Sequence[str]) -> tuple[pl.DataFrame, int]:
     """Return the users that count, by id, and how many do not because they had several buckets."""
     fair = pl.col("weights").is_in(comparable)
-    sound = ~(pl.col("fallback").fill_null(value=False) | pl.col("degraded").fill_null(value=False))
-    rows = exposures.with_columns(counted=fair & sound)
+    failed = pl.col("fallback").fill_null(value=False) & (pl.col("fallback_reason") == "Failed").fill_null(value=False)
+    away = pl.col("fallback").fill_null(value=False) & ~failed
+    sound = ~(away | pl.col("degraded").fill_null(value=False))
+    rows = exposures.with_columns(counted=fair & sound, error=pl.col("error").fill_null(value=False) | failed)
     latency = pl.col("latency_milliseconds").fill_nan(None).fill_null(0.0)
     users = rows.group_by("user_id").agg(
         pl.col(BUCKET).min(),
