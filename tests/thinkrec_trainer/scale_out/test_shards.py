@@ -213,7 +213,8 @@ def test_numbers_that_make_no_sense(count: str, index: str | None, told: str) ->
 
 
 def test_a_stage_that_cannot_be_shared_out() -> None:
-    with pytest.raises(BadInput, match="stage gate runs in one pod; only analyse, evaluate, keywords, score, traces can"):
+    told = "stage gate runs in one pod; only analyse, evaluate, keywords, score, traces can"
+    with pytest.raises(BadInput, match=told):
         shard_of(make_spec(GateParameters(), "file:/store"), {"THINKREC_SHARD_COUNT": "2", "JOB_COMPLETION_INDEX": "0"})
 
 
