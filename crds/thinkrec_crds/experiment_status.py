@@ -49,6 +49,7 @@ class VariantStatus(ObservedType):
         default=None, description="Address that answers for it; absent where the model of the gateway itself does."
     )
     users: Count | None = Field(default=None, description="Users of it that the newest analysis counted.")
+    exposures: Count | None = Field(default=None, description="Requests of its users, counted or not.")
     metrics: Annotated[tuple[VariantMetric, ...], BY_NAME] = Field(
         default=(), max_length=48, description="What it measured, offline and online."
     )

@@ -167,6 +167,7 @@ class FindingsReport(Contract):
             "winner": won,
         }
         yield {f"{place[name]}/users": users for name, users in look.users.items()}
+        yield {f"{place[name]}/exposures": requests for name, requests in look.exposures.items() if name in place}
         yield from (self._effect(place, found) for found in look.effects if found.metric in self.metrics[:1])
         for check in look.guardrails:
             if check.violated:
@@ -219,6 +220,11 @@ def effect(numbers: Mapping[str, float], variant: int, metric: int) -> Number | 
 def users(numbers: Mapping[str, float], variant: int) -> int:
     """Return the users that were counted of a variant."""
     return int(numbers.get(f"{variant}/users", 0))
+
+
+def exposures(numbers: Mapping[str, float], variant: int) -> int:
+    """Return the requests of a variant's users, counted or not."""
+    return int(numbers.get(f"{variant}/exposures", 0))
 
 
 def violated(numbers: Mapping[str, float], variant: int, guardrail: int) -> bool:

@@ -303,17 +303,17 @@ def verdict(world: World, path: str, users: Users) -> dict[str, Any]:
     return status
 
 
-def test_a_canary_that_users_like_less_is_rolled_back_and_no_request_fails(world: World) -> None:
+def test_a_revision_that_users_like_less_is_rolled_back_and_no_request_fails(world: World) -> None:
     world.apply(dataset={"revision": "1"}, serving={**SMALL["serving"], "updatePolicy": "OnExperiment"})
     world.wait_ready(ROLLOUT_SECONDS)
     liked = world.recommend()["generation"]
-    steps = [{"weight": 30, "pauseSeconds": 60}, {"weight": 50, "pauseSeconds": 60}]
+    assignment = {"type": "HashedHeader", "key": "x-user"}
     with Users(world.url, likes=lambda generation: generation == liked) as users:
         path = experiment(
             world,
             "worse",
             offline={"gates": [{"metric": "UAUC", "minimum": "0"}]},
-            traffic={"mode": "Canary", "steps": steps},
+            traffic={"mode": "ABTest", "assignment": assignment},
         )
         status = verdict(world, path, users)
     told = status["conclusion"]
@@ -325,13 +325,14 @@ def test_a_canary_that_users_like_less_is_rolled_back_and_no_request_fails(world
     assert not users.failures, users.failures[:5]
 
 
-def test_the_revision_that_users_like_wins_is_promoted_and_pinned(world: World) -> None:
+def test_a_canary_that_users_like_goes_up_its_steps_wins_is_promoted_and_pinned(world: World) -> None:
+    steps = [{"weight": 10, "pauseSeconds": 20}, {"weight": 50, "pauseSeconds": 20}]
     other = world.recommend()["generation"]
     with Users(world.url, likes=lambda generation: generation != other, name="later") as users:
-        path = experiment(
-            world, "better", traffic={"mode": "ABTest", "assignment": {"type": "HashedHeader", "key": "x-user"}}
-        )
-        told = verdict(world, path, users)["conclusion"]
+        path = experiment(world, "better", traffic={"mode": "Canary", "steps": steps})
+        status = verdict(world, path, users)
+        told = status["conclusion"]
+        assert status["currentStepIndex"] == 1
         assert (told["reason"], told["winner"]) == ("SignificantWinner", "new"), told
         assert 0.3 < float(told["lower"]) < USERS_EFFECT < float(told["upper"])
         wait_for(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from thinkrec_crds.conditions import ConditionType
@@ -27,6 +27,9 @@ class ExperimentSeries(Collector):
         condition = _family("thinkrec_experiment_condition", "1 for the status it has now.", "type", "status")
         weight = _family("thinkrec_experiment_weight", "Share of users in percent.", "variant")
         users = _family("thinkrec_experiment_users", "Users that the newest analysis counted.", "variant")
+        exposures = CounterMetricFamily(
+            "thinkrec_experiment_exposures", "Requests of the variants' users.", labels=(*_NAME, "variant")
+        )
         effect = _family(
             "thinkrec_experiment_effect", "Variant minus control; bound is value, lower or upper.", *_EFFECT
         )
@@ -39,8 +42,9 @@ class ExperimentSeries(Collector):
             for row in status.variants:
                 weight.add_metric((*key, row.name), row.weight or 0)
                 users.add_metric((*key, row.name), row.users or 0)
+                exposures.add_metric((*key, row.name), row.exposures or 0)
             _looked_at(key, status.analysis or AnalysisStatus(), effect, violated)
-        yield from (info, condition, weight, users, effect, violated)
+        yield from (info, condition, weight, users, exposures, effect, violated)
 
 
 _EFFECT = ("variant", "metric", "bound")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from thinkrec_crds import findings
 from thinkrec_crds.artifact import TerminationMessage
 from thinkrec_crds.conditions import ConditionType, Reason
 from thinkrec_crds.experiment_status import AnalysisStatus, Conclusion, VariantMetric
@@ -40,6 +41,8 @@ class Online:
     metrics: Mapping[str, tuple[VariantMetric, ...]] = field(default_factory=dict)
     """Of a new look."""
     users: Mapping[str, int] = field(default_factory=dict)
+    """Of a new look."""
+    exposures: Mapping[str, int] = field(default_factory=dict)
     """Of a new look."""
     views: tuple[StageView, ...] = ()
     """The look at work."""
@@ -136,7 +139,8 @@ def _heard(observed: ObservedExperiment, online: Online, heard: Heard) -> Online
         online,
         analysis=told,
         metrics={v.name: verdict.values(spec, heard.numbers, place) for place, v in enumerate(spec.variants)},
-        users={v.name: int(heard.numbers.get(f"{place}/users", 0)) for place, v in enumerate(spec.variants)},
+        users={v.name: findings.users(heard.numbers, place) for place, v in enumerate(spec.variants)},
+        exposures={v.name: findings.exposures(heard.numbers, place) for place, v in enumerate(spec.variants)},
         conclusion=verdict.conclusion(spec, heard, told, ripe=ripe),
     )
     found = replace(found, failure=_silent(observed, found))

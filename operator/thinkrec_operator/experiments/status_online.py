@@ -50,7 +50,7 @@ def online_variant(observed: ObservedExperiment, online: Online | None, name: st
         "url": place.url if place is not None else None,
     }
     if name in online.users:
-        found["users"] = online.users[name]
+        found |= {"users": online.users[name], "exposures": online.exposures[name]}
     return found
 
 

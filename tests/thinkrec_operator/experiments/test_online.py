@@ -33,7 +33,7 @@ CANARY: Mapping[str, Any] = {
     "mode": "Canary",
     "steps": [{"weight": 10, "pauseSeconds": 120}, {"weight": 50, "pauseSeconds": 60}],
 }
-NOTHING_YET = {"void": 0.0, "enough": 0.0, "unavailable": 0.0, "0/users": 40.0, "1/users": 41.0}
+NOTHING_YET = {"void": 0.0, "enough": 0.0, "unavailable": 0.0, "0/users": 40.0, "1/users": 41.0, "1/exposures": 80.0}
 EVEN = {**NOTHING_YET, "enough": 1.0, "0/users": 900.0, "1/users": 910.0, "0/m0": 0.1, "1/m0": 0.1, "ratio/p": 0.8} | {
     "1/m0/effect": 0.0,
     "1/m0/effect/lower": -0.02,
@@ -190,6 +190,7 @@ def test_looks_come_each_period_one_at_a_time(world: World) -> None:
     assert analysis is not None
     assert (analysis.number, analysis.violations, analysis.inconclusive) == (1, 0, 0)
     assert [row.users for row in world.status.variants] == [40, 41]
+    assert [row.exposures for row in world.status.variants] == [0, 80]
     world.wait(240)  # two were missed meanwhile
     assert [look.number for look in looks(world)][-1] == 5
     given = looks(world)[-1]
