@@ -77,7 +77,7 @@ class EffectStatus(ObservedType):
     effect: DecimalText = Field(description="Variant minus control.")
     lower: DecimalText | None = Field(default=None, description="Lower end of its interval.")
     upper: DecimalText | None = Field(default=None, description="Upper end of its interval.")
-    p_value: DecimalText | None = Field(default=None, description="Corrected for the number of variants.")
+    p_value: DecimalText | None = Field(default=None, description="Corrected for the number of comparisons.")
     significant: Flag = Field(default=False, description="It is more than chance, at the stated level.")
 
 

@@ -49,7 +49,7 @@ class MetricEffect(Contract):
     lower: float | None = None
     upper: float | None = None
     p_value: float | None = None
-    """Corrected for the number of variants."""
+    """Corrected for the number of comparisons."""
     significant: bool = False
     better: bool = False
     relative: float | None = None

@@ -132,6 +132,17 @@ def test_significance_interval_and_p_value_agree_for_several_variants(seed: int)
             assert found.significant == (found.lower > 0 or found.upper < 0) == (found.p_value < plan.level)
 
 
+def test_other_metrics_share_the_level_and_leave_the_first_one_its_own() -> None:
+    arms = {"old": mean(1.0), "new": mean(1.1, seed=1)}
+    named = ("clicks", "views", "likes", "shares")
+    measured = {arm: dict.fromkeys(named, sums) for arm, sums in arms.items()}
+    found = analyse(measured, replace(PLAN, metrics=tuple(Metric(name) for name in named)))
+    alone, first, other = effect(arms), found.effect("new", "clicks"), found.effect("new", "views")
+    assert (first.lower, first.upper, first.p_value) == (alone.lower, alone.upper, alone.p_value)
+    assert other.lower < first.lower < first.upper < other.upper
+    assert other.p_value == pytest.approx(min(1.0, 3 * first.p_value))
+
+
 def test_only_the_first_metric_decides() -> None:
     metrics = (Metric("clicks"), Metric("watched"))
     arms = {

@@ -70,16 +70,15 @@ def _effects(metric: Metric, arms: Arms, plan: Plan) -> list[Effect]:
 def _effect(metric: Metric, variant: str, arms: Arms, shared: cuped.Adjustment | None, plan: Plan) -> Effect:
     plain = Difference(estimate(arms[plan.control]), estimate(arms[variant]))
     given = Difference(cuped.adjusted(arms[plan.control], shared), cuped.adjusted(arms[variant], shared))
-    interval = _compare(
-        _variances(given, variant, arms, plan), plan, level=corrected_level(plan.level, len(plan.others))
-    )
+    count = plan.comparisons(metric)
+    interval = _compare(_variances(given, variant, arms, plan), plan, level=corrected_level(plan.level, count))
     return Effect(
         variant=variant,
         metric=metric.name,
         effect=given.value,
         lower=interval.lower,
         upper=interval.upper,
-        p_value=corrected_p_value(interval.p_value, len(plan.others)),
+        p_value=corrected_p_value(interval.p_value, count),
         significant=interval.excludes_zero and _may_decide(given, plan),
         better=given.value > 0 if metric.direction == "Maximize" else given.value < 0,
         relative=_share(given.value, plain.control.value),

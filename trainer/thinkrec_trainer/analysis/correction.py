@@ -3,8 +3,9 @@
 
     first metric        decides. It is compared once per variant that is not control, and the chance of ANY false winner
                         among them is bounded by the level: each comparison gets level / variants (Bonferroni).
-    other metrics       the same, each for itself. They decide nothing, so they are not corrected for each other: of 20
-                        true nulls one is expected to look significant. Read them as hints.
+    other metrics       together, so that the first one is not made blinder by what is shown beside it: the chance of
+                        any false finding among all of them and all variants is bounded by the level too, each
+                        comparison gets level / (variants * other metrics). They decide nothing.
     guardrails          not corrected. A missed harm costs more than an alarm too many, and a guardrail that becomes
                         blinder with each variant or guardrail added would punish caution.
 

@@ -76,6 +76,11 @@ class Plan:
         """Return the variants that are compared with control."""
         return tuple(name for name in self.shares if name != self.control)
 
+    def comparisons(self, metric: Metric) -> int:
+        """Return how many comparisons share the level: those of the first metric, or of all others together."""
+        beside = len(self.metrics) - 1
+        return len(self.others) * (1 if metric == self.metrics[0] else beside)
+
 
 @dataclass(frozen=True, slots=True)
 class Value:
@@ -100,7 +105,7 @@ class Effect:
     lower: float
     upper: float
     p_value: float
-    """Corrected for the number of variants: to be held against the level of the plan."""
+    """Corrected for the number of comparisons: to be held against the level of the plan."""
     significant: bool
     """The interval excludes 0, each side has the users it needs, and the method allows a decision now."""
     better: bool
