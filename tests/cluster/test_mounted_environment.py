@@ -108,5 +108,5 @@ def test_every_folder_is_mounted_once() -> None:
 def test_serving_mounts_it_into_the_containers_that_fetch_too() -> None:
     spec = mounted_environment.serving()["spec"]
     names = [container["name"] for container in (*spec["initContainers"], *spec["containers"])]
-    assert names == ["fetch-bundle", "fetch-base-model", "triton"]
+    assert names == ["fetch-bundle", "fetch-base-model", "ship-events", "triton"]
     assert {volume["name"] for volume in spec["volumes"]} == {m["name"] for m in spec["containers"][0]["volumeMounts"]}

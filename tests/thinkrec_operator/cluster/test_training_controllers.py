@@ -139,7 +139,8 @@ class TestJobSet:
         key = found["metadata"]["labels"]["thinkrec.io/stage-key"]
         # Both of the second run, and of the first one the Pod that failed: the other may have ended before it began.
         assert scene.stages.started[f"{scene.namespace}/{key}"] in (3, 4)
-        assert len(pods_of(scene, "adapter")) == 2
+        # Where the other Pod of the first run published before it was ended, the second run is still on its way.
+        assert len(pods_of(scene, "adapter")) in (1, 2)
 
     def test_too_many_crashes_are_told_and_a_retrain_starts_afresh(self, scene: Scene) -> None:
         scene.stages.failing["dataset"] = [failed(1, "disk is on fire"), failed(1, "disk is on fire")]

@@ -211,9 +211,11 @@ def test_a_canary_of_hours_takes_seconds_and_looks_at_all_its_users(bench: Bench
     told = status.conclusion
     assert told is not None
     assert (told.winner, told.reason, told.metric) == ("new", "SignificantWinner", "clicks")
-    assert (status.current_step_index, status.analysis.number if status.analysis else 0) == (1, 7)
-    assert [bench.starts(f"{StageKind.ANALYSE}-{n}") for n in range(1, 9)] == [1, 1, 1, 1, 1, 1, 1, 0]
-    assert [bench.starts(f"events-{n}") for n in range(1, 9)] == [1, 1, 1, 1, 1, 1, 1, 0]
+    assert status.current_step_index == 1
+    looks = status.analysis.number if status.analysis else 0
+    assert looks in (6, 7), "the step begins a moment after a look, and may end a moment after another one"
+    assert [bench.starts(f"{StageKind.ANALYSE}-{n}") for n in range(1, looks + 2)] == [1] * looks + [0]
+    assert [bench.starts(f"events-{n}") for n in range(1, looks + 2)] == [1] * looks + [0]
     assert status.step_start_time is not None
     assert status.traffic_start_time is not None
     assert (status.step_start_time - status.traffic_start_time).total_seconds() == pytest.approx(3600, abs=60)
