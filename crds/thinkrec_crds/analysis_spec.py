@@ -21,7 +21,7 @@ from thinkrec_crds.fields import (
     PositiveDecimal,
     Resources,
 )
-from thinkrec_crds.rules import ApiType, Rule, at_least_one, exactly_one, only_when, required_when
+from thinkrec_crds.rules import ApiType, Rule, at_least_one, exactly_one, not_when, only_when, required_when
 
 Direction = Literal["Maximize", "Minimize"]
 AnalysisMethod = Literal["AlwaysValid", "FixedHorizon"]
@@ -58,12 +58,7 @@ class EventMetric(ApiType):
     RULES: ClassVar[tuple[Rule, ...]] = (
         required_when("type", "Ratio", "denominator"),
         only_when("type", "Ratio", "denominator"),
-        Rule(
-            cel="self.type != 'Conversion' || !has(self.cap)",
-            message="`cap` must not be set when `type` is Conversion: a user counts once",
-            holds=lambda metric: metric.type != "Conversion" or metric.cap is None,
-            field="cap",
-        ),
+        not_when("type", "Conversion", "cap", "a user counts once"),
     )
 
 

@@ -21,7 +21,7 @@ from thinkrec_crds.fields import (
     Resources,
     ShortText,
 )
-from thinkrec_crds.rules import ApiType, Rule, Transition, at_least_one, only_when, required_when
+from thinkrec_crds.rules import ApiType, Rule, Transition, at_least_one, not_when, only_when, required_when
 from thinkrec_crds.spec_data import Dataset
 
 TrafficMode = Literal["ABTest", "Canary", "Mirror"]
@@ -114,12 +114,7 @@ class Assignment(ApiType):
     RULES: ClassVar[tuple[Rule, ...]] = (
         required_when("type", "Cookie", "key"),
         required_when("type", "HashedHeader", "key"),
-        Rule(
-            cel="self.type != 'Random' || !has(self.key)",
-            message="`key` must not be set when `type` is Random: nobody is told apart",
-            holds=lambda assignment: assignment.type != "Random" or assignment.key is None,
-            field="key",
-        ),
+        not_when("type", "Random", "key", "nobody is told apart"),
     )
 
     type: AssignmentType = Field(

@@ -111,6 +111,17 @@ def only_when(owner_field: str, value: str, name: str) -> Rule:
     )
 
 
+def not_when(owner_field: str, value: str, name: str, why: str) -> Rule:
+    """Return the rule that ``name`` has no meaning when the enum ``owner_field`` has ``value``, and why."""
+    kind, member = to_camel(owner_field), to_camel(name)
+    return Rule(
+        cel=f"self.{kind} != '{value}' || !has(self.{member})",
+        message=f"`{member}` must not be set when `{kind}` is {value}: {why}",
+        holds=lambda owner: getattr(owner, owner_field) != value or not is_set(owner, name),
+        field=name,
+    )
+
+
 def needs(name: str, other: str) -> Rule:
     """Return the rule that ``name`` has no meaning without ``other``."""
     member, companion = to_camel(name), to_camel(other)

@@ -147,10 +147,8 @@ class Applier:
         record = children.objects.get(slot)
         if record is None or record.owner != model.metadata.uid or record.deleting:
             return False
-        if _is_created_once(resource, manifest) or self._settled.get(record.uid) == (
-            record.version,
-            applied_hash(manifest),
-        ):
+        settled = (record.version, applied_hash(manifest))
+        if _is_created_once(resource, manifest) or self._settled.get(record.uid) == settled:
             return True
         return covers(record.body, {name: part for name, part in manifest.items() if name not in _TYPE})
 
@@ -256,7 +254,5 @@ class Applier:
 
 
 def _is_created_once(resource: Resource, manifest: Mapping[str, Any]) -> bool:
-    """Return whether an object of this name never changes; the one ConfigMap that does says so itself."""
-    if resource is resources.CONFIG_MAP:
-        return manifest.get("immutable") is True
-    return resource.kind in _CREATED_ONCE
+    """Return whether an object of this name never changes: by its kind, or because it says so itself."""
+    return resource.kind in _CREATED_ONCE or manifest.get("immutable") is True

@@ -21,6 +21,7 @@ from thinkrec_operator.experiments.shares import table_entry
 from thinkrec_operator.observed import Experiments, Promotion
 
 _log = logging.getLogger(__name__)
+_NOTHING = Experiments()
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -31,8 +32,8 @@ class Wishes:
         """Know none yet."""
         self._experiments: dict[Key, ThinkRecExperiment] = {}
         self._about: dict[Key, set[Key]] = {}
-        self._seen: dict[Key, Experiments] = {}
-        """Model -> what it was last asked."""
+        self._asked: dict[Key, Experiments] = {}
+        """Model -> what it is asked; kept, for every visit of every model looks here."""
 
     def put(self, key: Key, experiment: ThinkRecExperiment) -> tuple[Key, ...]:
         """Take in an experiment; return the models that are asked something else than before."""
@@ -57,6 +58,9 @@ class Wishes:
 
     def about(self, model: Key) -> Experiments:
         """Return what is asked of a model."""
+        return self._asked.get(model, _NOTHING)
+
+    def _found(self, model: Key) -> Experiments:
         found = sorted((self._experiments[key] for key in self._about.get(model, ())), key=_precedence)
         running = [one for one in found if one.status.conclusion is None]
         entries = [entry for one in running if (entry := _entry(one, model[1])) is not None]
@@ -81,13 +85,12 @@ class Wishes:
     def _changed(self, models: Iterable[Key]) -> tuple[Key, ...]:
         found = []
         for model in models:
-            now = self.about(model)
-            if now != self._seen.get(model, Experiments()):
+            now = self._found(model)
+            if now != self.about(model):
                 found.append(model)
-            if model in self._about:
-                self._seen[model] = now
-            else:
-                self._seen.pop(model, None)
+            self._asked[model] = now
+            if model not in self._about:
+                del self._asked[model]
         return tuple(found)
 
 
@@ -130,15 +133,15 @@ def _revisions(experiment: ThinkRecExperiment, model: str) -> Iterable[str]:
 
 def _newest_promotion(experiments: Iterable[ThinkRecExperiment], model: str) -> Promotion | None:
     """Return the decision of the experiment that ended last, of those that promoted a revision of this model."""
-    found = [one for one in experiments if promoted_revision(one, model) is not None]
-    newest = max(found, key=lambda one: one.status.completion_time or _NEVER, default=None)
-    if newest is None:
-        return None
-    meta, revision = newest.metadata, promoted_revision(newest, model) or ""
-    return Promotion(meta.name, meta.uid, revision, newest.status.completion_time or _NEVER)
+    found = [
+        Promotion(one.metadata.name, one.metadata.uid, revision, one.status.completion_time or _NEVER)
+        for one in experiments
+        if (revision := _promoted_revision(one, model)) is not None
+    ]
+    return max(found, key=lambda promotion: promotion.time, default=None)
 
 
-def promoted_revision(experiment: ThinkRecExperiment, model: str) -> str | None:
+def _promoted_revision(experiment: ThinkRecExperiment, model: str) -> str | None:
     """Return the revision of this model that an experiment promoted, or None."""
     condition, told = experiment.status.condition(ConditionType.PROMOTED), experiment.status.conclusion
     if condition is None or condition.status != "True" or told is None or told.winner is None:

@@ -11,16 +11,6 @@ from thinkrec_operator.experiments.online import Online, waiting_words
 from thinkrec_operator.experiments.places import gateway_of
 from thinkrec_operator.experiments.shares import all_to_control
 
-_ALARMING = (
-    Reason.GUARDRAIL_VIOLATED.value,
-    Reason.SAMPLE_RATIO_MISMATCH.value,
-    Reason.DEADLINE_EXCEEDED.value,
-    Reason.SIGNIFICANT_WINNER.value,
-    Reason.NO_DIFFERENCE.value,
-    Reason.OFFLINE_GATE_FAILED.value,  # of a gate that was edited in later
-)
-"""Ends after which users that another variant had are with control again."""
-
 
 def online_fields(observed: ObservedExperiment, online: Online | None) -> dict[str, object]:
     """Return the members of status that tell of users; none before it is their turn."""
@@ -90,7 +80,7 @@ def rolled_back(board: Board, observed: ObservedExperiment, conclusion: Conclusi
     """Say whether users that another variant had are with control again."""
     kind, spec = ConditionType.ROLLED_BACK, observed.experiment.spec
     had = observed.experiment.status.traffic_start_time is not None and spec.traffic is not None
-    if not had or conclusion is None or conclusion.reason not in _ALARMING or _mirrors(observed):
+    if not had or conclusion is None or _mirrors(observed):
         board.put(kind, "False", Reason.PENDING.value, "No traffic was taken from control.")
     elif conclusion.winner not in (None, spec.control_variant_name):
         board.put(kind, "False", Reason.SIGNIFICANT_WINNER.value, f"Variant {conclusion.winner} won.")
