@@ -27,6 +27,7 @@ nothing of the components, which import-linter enforces. Bottom up:
     clean              clean.json: the artifacts that nobody needs any more
     bundle, prompt     the index of a bundle; the prompt template and its segments
     evaluation         what the evaluation found;  comparison, findings: what an experiment found offline, and of users
+    flat_numbers       the same as flat numbers, for a termination message
     engine_api         gateway <-> Triton models <-> engine
     gateway_api        what a client reads of the gateway's answers
     event_log          the segments of feedback and exposures: gateway -> shipper -> analysis

@@ -4,17 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from thinkrec_crds.contract import Contract
 from thinkrec_crds.evaluation import Estimate
+from thinkrec_crds.flat_numbers import MOST_BYTES, Measured, packed, read
 
 SCORES_NAME = "scores.parquet"
 COMPARISON_NAME = "comparison.json"
 VARIANT_PREFIX = "variant-"
 """Of the roles under which `compare` reads each variant's scores."""
-MOST_BYTES = 2800
-"""Of the numbers in a termination message; the rest of its 4 KiB is for addresses and counts."""
 TRAINING_ROLE = "training"
 """Role of the data that a variant was trained on, where it is not the data that is compared on."""
 
@@ -65,13 +63,7 @@ class ComparisonReport(Contract):
         All of it goes through a termination message, which is small: what does not fit into `most_bytes` of JSON is
         left out, beginning with the intervals of metrics that decide nothing. Undefined numbers are absent.
         """
-        found: dict[str, float] = {}
-        for group in self._by_importance():
-            known = {name: round(value, 6) for name, value in group.items() if value is not None}
-            if sum(len(name) + len(repr(value)) + 4 for name, value in (found | known).items()) > most_bytes:
-                break
-            found |= known
-        return found
+        return packed(self._by_importance(), most_bytes=most_bytes)
 
     def _by_importance(self) -> Iterator[dict[str, float | None]]:
         places = {result.name: place for place, result in enumerate(self.variants)}
@@ -87,25 +79,14 @@ class ComparisonReport(Contract):
                 yield _effect(places[difference.variant], difference)
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A value with its interval, as it was read back from flat numbers."""
-
-    value: float
-    lower: float | None
-    upper: float | None
-    p_value: float | None = None
-    """Of a difference, corrected."""
-
-
 def measured(numbers: Mapping[str, float], place: int, metric: str) -> Measured | None:
     """Return a metric of the variant at this place of the experiment, or None where the numbers have none."""
-    return _read(numbers, _name(place, metric))
+    return read(numbers, _name(place, metric))
 
 
 def effect(numbers: Mapping[str, float], place: int, metric: str) -> Measured | None:
     """Return variant minus control on a metric, or None where the numbers have none."""
-    return _read(numbers, f"{_name(place, metric)}/effect")
+    return read(numbers, f"{_name(place, metric)}/effect")
 
 
 def _name(place: int, metric: str) -> str:
@@ -120,9 +101,3 @@ def _effect(place: int, difference: Difference) -> dict[str, float | None]:
     name = f"{_name(place, difference.metric)}/effect"
     value = difference.effect
     return {name: value.value, **_interval(name, value), f"{name}/p": difference.adjusted_p_value}
-
-
-def _read(numbers: Mapping[str, float], name: str) -> Measured | None:
-    if name not in numbers:
-        return None
-    return Measured(numbers[name], numbers.get(f"{name}/lower"), numbers.get(f"{name}/upper"), numbers.get(f"{name}/p"))

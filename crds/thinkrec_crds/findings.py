@@ -10,11 +10,11 @@ How many are broken is a number of its own, which is never left out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from pydantic import AwareDatetime, Field
 
 from thinkrec_crds.contract import Contract
+from thinkrec_crds.flat_numbers import MOST_BYTES, Measured, packed, read
 
 FINDINGS_NAME = "findings.json"
 EVENTS_PREFIX = "events-"
@@ -25,8 +25,6 @@ PREVIOUS_ROLE = "previous"
 """The look before: its history goes on."""
 MOST_LOOKS = 400
 """Kept in the history; beyond it every second one of the older half is dropped."""
-MOST_BYTES = 2800
-"""Of the numbers in a termination message, as for a comparison."""
 
 
 class MetricValue(Contract):
@@ -145,13 +143,7 @@ class FindingsReport(Contract):
         What does not fit into `most_bytes` of JSON is left out, beginning with metrics that decide nothing. Undefined
         numbers are absent.
         """
-        found: dict[str, float] = {}
-        for group in self._by_importance():
-            known = {name: round(float(value), 6) for name, value in group.items() if value is not None}
-            if sum(len(name) + len(repr(value)) + 4 for name, value in (found | known).items()) > most_bytes:
-                break
-            found |= known
-        return found
+        return packed(self._by_importance(), most_bytes=most_bytes)
 
     def _by_importance(self) -> Iterator[dict[str, float | None]]:
         look, place = self.newest, {name: at for at, name in enumerate(self.variants)}
@@ -195,26 +187,19 @@ class FindingsReport(Contract):
         return {name: check.value, f"{name}/regression": check.regression}
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A value, or a difference, as it was read back from flat numbers."""
-
-    value: float
-    lower: float | None
-    upper: float | None
-    p_value: float | None = None
-    significant: bool = False
-    better: bool = False
-
-
-def value(numbers: Mapping[str, float], variant: int, metric: int) -> Number | None:
+def value(numbers: Mapping[str, float], variant: int, metric: int) -> Measured | None:
     """Return a metric of the variant at this place, or None where the numbers have none."""
-    return _read(numbers, f"{variant}/m{metric}")
+    return read(numbers, f"{variant}/m{metric}")
 
 
-def effect(numbers: Mapping[str, float], variant: int, metric: int) -> Number | None:
+def effect(numbers: Mapping[str, float], variant: int, metric: int) -> Measured | None:
     """Return variant minus control on a metric, or None where the numbers have none."""
-    return _read(numbers, f"{variant}/m{metric}/effect")
+    return read(numbers, f"{variant}/m{metric}/effect")
+
+
+def significant(numbers: Mapping[str, float], variant: int, metric: int) -> bool:
+    """Return whether a difference from control is more than chance."""
+    return numbers.get(f"{variant}/m{metric}/effect/significant", 0.0) > 0
 
 
 def users(numbers: Mapping[str, float], variant: int) -> int:
@@ -236,16 +221,3 @@ def guardrail(numbers: Mapping[str, float], variant: int, place: int) -> tuple[f
     """Return a guardrail's value and how much worse it is than control's, each None where it is not known."""
     name = f"{variant}/g{place}"
     return numbers.get(name), numbers.get(f"{name}/regression")
-
-
-def _read(numbers: Mapping[str, float], name: str) -> Number | None:
-    if name not in numbers:
-        return None
-    return Number(
-        numbers[name],
-        numbers.get(f"{name}/lower"),
-        numbers.get(f"{name}/upper"),
-        numbers.get(f"{name}/p"),
-        significant=numbers.get(f"{name}/significant", 0.0) > 0,
-        better=numbers.get(f"{name}/better", 0.0) > 0,
-    )

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from thinkrec_crds.comparison import Measured, effect, measured
+from thinkrec_crds.comparison import effect, measured
 from thinkrec_crds.conditions import Reason
 from thinkrec_crds.experiment import ExperimentSpec
 from thinkrec_crds.experiment_spec import Offline, OfflineGate
 from thinkrec_crds.experiment_status import Conclusion
 from thinkrec_crds.fields import as_decimal, as_optional_decimal
+from thinkrec_crds.flat_numbers import Measured
 from thinkrec_operator.board import MAX_MESSAGE
 from thinkrec_operator.experiments.stages import level_of
 

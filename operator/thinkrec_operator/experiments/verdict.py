@@ -223,7 +223,7 @@ def _effects(spec: ExperimentSpec, numbers: Numbers) -> Iterator[EffectStatus]:
                     lower=as_optional_decimal(told.lower),
                     upper=as_optional_decimal(told.upper),
                     p_value=as_optional_decimal(told.p_value),
-                    significant=told.significant,
+                    significant=findings.significant(numbers, place, at),
                 )
 
 
