@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import AwareDatetime, Field
 
+from thinkrec_crds.artifact import Key
 from thinkrec_crds.contract import Contract
 from thinkrec_crds.flat_numbers import MOST_BYTES, Measured, packed, read
 
@@ -131,6 +132,8 @@ class FindingsReport(Contract):
     """Oldest first; the last one is the newest and whole, older ones keep the deciding metric only."""
     groups: tuple[GroupEffect, ...] = ()
     mirrored: tuple[MirrorSummary, ...] = ()
+    previous: Key | None = None
+    """Key of the look that `looks` was gone on from; its artifact stays until the look after this one."""
 
     @property
     def newest(self) -> Look:

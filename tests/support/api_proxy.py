@@ -62,8 +62,10 @@ class ApiProxy:
         self.faults: list[Fault] = []
         self.after_write: Callable[[Write], None] | None = None
         """Called after the apiserver has answered and before the caller hears of it."""
-        self.watches_paused = False
-        """While True, watches stay open and deliver nothing."""
+        self.held_watches: set[str] = set()
+        """Kinds (plural) whose watches stay open and deliver nothing."""
+        self.held_answers: set[tuple[str, str]] = set()
+        """Methods and paths of writes that take effect, and whose callers hear nothing of it meanwhile."""
         self._cluster = cluster
         self._token = token or cluster.token
         self._watches: set[asyncio.Task[Any]] = set()
@@ -152,6 +154,8 @@ class ApiProxy:
             return web.Response(status=502, text=str(error))
         if request.method in _WRITES:
             self._note(request, body, status)
+            while (request.method, request.path) in self.held_answers:
+                await asyncio.sleep(0.05)
         else:
             self.reads.append((request.method, request.path))
         kept = {name: value for name, value in given.items() if name.lower() not in _DROPPED}
@@ -178,7 +182,7 @@ class ApiProxy:
                 if answer.status != 200:
                     return web.Response(status=answer.status, body=await answer.read())
                 await response.prepare(request)
-                await self._stream(answer, response, errors)
+                await self._stream(answer, response, errors, request.path.rpartition("/")[2])
         except asyncio.CancelledError:  # drop_watches: the caller sees its connection end
             if request.transport is not None:
                 request.transport.abort()
@@ -190,7 +194,7 @@ class ApiProxy:
         return response
 
     async def _stream(
-        self, answer: aiohttp.ClientResponse, response: web.StreamResponse, errors: asyncio.Queue[bytes]
+        self, answer: aiohttp.ClientResponse, response: web.StreamResponse, errors: asyncio.Queue[bytes], plural: str
     ) -> None:
         ending = asyncio.ensure_future(errors.get())
         reading = asyncio.ensure_future(answer.content.readany())
@@ -203,7 +207,7 @@ class ApiProxy:
                 chunk = reading.result()
                 if not chunk:
                     return
-                while self.watches_paused:
+                while plural in self.held_watches:
                     await asyncio.sleep(0.05)
                 await response.write(chunk)
                 reading = asyncio.ensure_future(answer.content.readany())

@@ -8,7 +8,6 @@ when it has become quiet is a State.
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ from embedded_cluster.api import Api
 from embedded_cluster.cluster import Cluster
 from support import final_state
 from support.api_proxy import ApiProxy, Write
-from support.forked_operator import ForkedOperator
+from support.forked_operator import ForkedOperator, kept_running
 from support.kube import fresh_namespace
 from support.models import models_path
 from support.operator_account import token
@@ -184,7 +183,7 @@ class World:
         for namespace in fresh_namespace(self._cluster.api):
             kubeconfig = self._proxy.kubeconfig(folder / f"{namespace}.kubeconfig")
             operator = ForkedOperator(kubeconfig, folder / f"{namespace}.log", {"THINKREC_NAMESPACES": namespace})
-            with self._cluster.client() as api, _kept_running(operator):
+            with self._cluster.client() as api, kept_running(operator):
                 self._stories[namespace] = story = Story(api, namespace, operator=operator, world=self)
                 yield story
 
@@ -200,29 +199,6 @@ def opened(cluster: Cluster) -> Iterator[World]:
     stages = PretendStages()
     with PretendKubelet(cluster, stages) as kubelet, ApiProxy(cluster, token=token(cluster)) as proxy:
         yield World(cluster, proxy, kubelet, stages)
-
-
-@contextmanager
-def _kept_running(operator: ForkedOperator) -> Iterator[None]:
-    """Start the operator, and again whenever it has ended, as a kubelet does."""
-    stop = threading.Event()
-
-    def keep() -> None:
-        while not stop.wait(0.02):
-            if not operator.alive:
-                operator.wait()
-                operator.start()
-
-    operator.start()
-    keeper = threading.Thread(target=keep, daemon=True)
-    keeper.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        keeper.join(30)
-        operator.kill()
-        operator.wait()
 
 
 def differences(found: State, wanted: State) -> list[str]:

@@ -11,7 +11,9 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -52,15 +54,39 @@ class ForkedOperator:
         return self.starts > 0 and self.log.exists() and self.log.read_text().count(_LISTED) >= self.starts
 
     def kill(self) -> None:
-        """SIGKILL it; returns at once."""
+        """SIGKILL it, unless it has ended; returns at once."""
         if self._process is not None and self._process.pid is not None:
-            os.kill(self._process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
 
     def wait(self) -> None:
         """Wait until it has ended."""
         assert self._process is not None, "start it first"
         self._process.join(30)
         assert not self._process.is_alive(), "the operator does not end"
+
+
+@contextmanager
+def kept_running(operator: ForkedOperator) -> Iterator[None]:
+    """Start the operator, and again whenever it has ended, as a kubelet does."""
+    stop = threading.Event()
+
+    def keep() -> None:
+        while not stop.wait(0.02):
+            if not operator.alive:
+                operator.wait()
+                operator.start()
+
+    operator.start()
+    keeper = threading.Thread(target=keep, daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        keeper.join(30)
+        operator.kill()
+        operator.wait()
 
 
 def _main(environment: Mapping[str, str], log: str) -> None:

@@ -78,6 +78,21 @@ def edited(base: Mapping[str, Any], edits: Mapping[str, Any]) -> dict[str, Any]:
     return body
 
 
+class _QuotedTexts(yaml.SafeDumper):
+    """Writes every text in quotes: PyYAML leaves some bare that kubectl takes for numbers, like an expert's `0e0`."""
+
+    def represent_text(self, data: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"')
+
+
+_QuotedTexts.add_representer(str, _QuotedTexts.represent_text)
+
+
+def as_yaml(body: Any) -> str:
+    """Return YAML text in which every text is read as a text again."""
+    return yaml.dump(body, Dumper=_QuotedTexts, sort_keys=False, allow_unicode=True)
+
+
 def manifest(base: Mapping[str, Any], edits: Mapping[str, Any] | None = None) -> str:
     """Return an edited manifest as YAML text."""
     return yaml.safe_dump(edited(base, edits or {}), sort_keys=False)

@@ -11,7 +11,8 @@ from typing import Any
 
 from embedded_cluster.api import Api
 from embedded_cluster.cluster import Cluster
-from support.api_proxy import ApiProxy
+from support.api_proxy import ApiProxy, Write
+from support.forked_operator import ForkedOperator, kept_running
 from support.models import condition, model_manifest, models_path
 from support.operator_account import token
 from support.operator_process import OperatorProcess, operator
@@ -91,3 +92,26 @@ def opened(cluster: Cluster, namespace: str, folder: Path, **environment: str) -
         config = proxy.kubeconfig(folder / "kubeconfig")
         with operator(config, folder / "operator.log", namespaces=namespace, **environment) as process:
             yield Scene(cluster.api, namespace, proxy, kubelet, stages, process)
+
+
+@contextmanager
+def killed_after_every_write(scene: Scene) -> Iterator[list[str]]:
+    """Let an operator work in place of the scene's that is killed after each write, and then started again.
+
+    Yields the writes that it was killed after, as they come.
+    """
+    kills: list[str] = []
+    log = scene.operator.log.with_name("mortal.log")
+    config = scene.proxy.kubeconfig(log.with_suffix(".kubeconfig"))
+    mortal = ForkedOperator(config, log, {"THINKREC_NAMESPACES": scene.namespace})
+
+    def kill(write: Write) -> None:
+        if write.status < 300:
+            kills.append(f"{write.method} {write.path}")
+            mortal.kill()
+
+    scene.operator.kill()
+    scene.proxy.after_write = kill
+    with kept_running(mortal):
+        yield kills
+    scene.proxy.after_write = None

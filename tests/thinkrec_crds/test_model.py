@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from support.manifests import MINIMAL_MODEL, edited, manifest
+from support.manifests import MINIMAL_MODEL, as_yaml, edited, manifest
 from thinkrec_crds.fields import as_float
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_crds.model_status import Condition, ModelStatus, StageStatus
@@ -133,6 +133,7 @@ EXPERTS = st.builds(Experts, count=st.integers(1, 64)) | st.builds(
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(lora=LORAS, experts=EXPERTS, suspend=st.booleans(), seed=st.integers(0, 2**31 - 1))
+@example(lora=Lora(), experts=Experts.model_validate({"items": [{"name": "0e0"}]}), suspend=False, seed=0)
 def test_a_manifest_survives_writing_and_reading(lora: Lora, experts: Experts, suspend: bool, seed: int) -> None:
     edits = {
         "spec/adapter/lora": lora.model_dump(mode="json", by_alias=True),
@@ -140,7 +141,7 @@ def test_a_manifest_survives_writing_and_reading(lora: Lora, experts: Experts, s
         "spec/suspend": suspend,
         "spec/training/seed": seed,
     }
-    model = load_model(manifest(MINIMAL_MODEL, edits))
+    model = load_model(as_yaml(edited(MINIMAL_MODEL, edits)))
     assert (model.spec.adapter.lora, model.spec.experts) == (lora, experts)
     assert ThinkRecModel.from_json(model.to_json()) == model
-    assert load_model(yaml.safe_dump(yaml.safe_load(model.to_json()))) == model
+    assert load_model(as_yaml(json.loads(model.to_json()))) == model

@@ -14,11 +14,12 @@ from thinkrec_crds.stages import AnalyseParameters
 from thinkrec_trainer.context import LocalArtifact, StageContext, StageResult
 from thinkrec_trainer.errors import BadInput
 from thinkrec_trainer.events.read import ALL_PARTS, parts_of_shard
-from thinkrec_trainer.online.findings import previous_looks, report
+from thinkrec_trainer.online.findings import look_before, report
 from thinkrec_trainer.online.gathered import COUNTS_NAME, MOMENTS_NAME, Gathered, loaded, total
 from thinkrec_trainer.online.gathering import gather
 from thinkrec_trainer.online.groups import groups_of
 from thinkrec_trainer.online.mirror_verdict import mirrored, unjudged
+from thinkrec_trainer.online.older import remove_superfluous
 from thinkrec_trainer.online.page import write_page
 from thinkrec_trainer.online.readings import ask
 from thinkrec_trainer.online.verdict import Known, compared
@@ -55,10 +56,13 @@ def _conclude(context: StageContext, given: AnalyseParameters, gathered: Gathere
     context.checkpoint.raise_if_interrupted()
     context.progress.update(steps - 2, steps, "comparing the variants")
     known = _known(context, given, gathered)
-    findings = report(given, known, gathered, previous_looks(context))
+    before = look_before(context)
+    findings = report(given, known, gathered, before)
     (context.output / FINDINGS_NAME).write_text(findings.to_json(indent=1), encoding="utf-8")
     context.progress.update(steps - 1, steps, "writing the page")
     write_page(context.output, findings, given, gathered.counts, moved=known.moved)
+    if given.events_uri is not None:  # simulated users can come again, and then their looks are found
+        remove_superfluous(context, before)
     context.progress.update(steps, steps)
     return StageResult(
         metrics=findings.numbers(),

@@ -74,10 +74,15 @@ def remove_all(
             raise Interrupted(
                 f"stopped by a signal after {number - 1} of {len(spec.artifacts)} artifacts: run it again"
             )
-        files = sum(_remove(blobs) for blobs in _places(spec, name))
+        files = remove(spec, name)
         counts["removed" if files else "absent"] += 1
         counts["files"] += files
         report(number, len(spec.artifacts))
+
+
+def remove(spec: CleanSpec, name: ArtifactName) -> int:
+    """Remove one artifact with its checkpoints and shares; return how many files there were."""
+    return sum(_emptied(blobs) for blobs in _places(spec, name))
 
 
 def _places(spec: CleanSpec, name: ArtifactName) -> Iterator[Blobs]:
@@ -96,7 +101,7 @@ def _inside(uri: str, blobs: Blobs) -> Blobs:
     return blobs
 
 
-def _remove(blobs: Blobs) -> int:
+def _emptied(blobs: Blobs) -> int:
     """Remove everything below a folder, manifests first; return how many files there were."""
     names = [blob.name for blob in blobs.list()]
     last = [name for name in names if not name.endswith(MANIFEST_NAME)]

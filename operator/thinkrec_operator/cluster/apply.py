@@ -86,7 +86,7 @@ class Applier:
         """Bring the children to the plan; raise ApiError where nothing of it may be told yet."""
         deleted = [await self._delete(key, deletion) for deletion in plan.deletions]
         if plan.finalizer is True:
-            await self._finalizer(key, model, present=True)
+            await self._finalizer(key, model.metadata.uid, present=True)
         found = await self._children(key, model, plan.children)
         return replace(found, changed=found.changed or any(deleted))
 
@@ -97,9 +97,9 @@ class Applier:
         await self._events(key, model, events, now)
         await self._status(key, model, status)
 
-    async def release(self, key: Key, model: Owned) -> None:
+    async def release(self, key: Key, uid: str) -> None:
         """Let a model go that is being deleted."""
-        await self._finalizer(key, model, present=False)
+        await self._finalizer(key, uid, present=False)
 
     async def _delete(self, key: Key, deletion: Deletion) -> bool:
         """Delete a child; return whether the next decision sees that at once."""
@@ -238,9 +238,9 @@ class Applier:
         }
         self._take(self._owners, await self._api.apply_status(self._owners, manifest))
 
-    async def _finalizer(self, key: Key, model: Owned, *, present: bool) -> None:
+    async def _finalizer(self, key: Key, uid: str, *, present: bool) -> None:
         record = self._view.model(key)
-        if record is None or record.uid != model.metadata.uid:
+        if record is None or record.uid != uid:
             return
         there = record.body["metadata"].get("finalizers") or []
         kept = [name for name in there if name != FINALIZER]
@@ -250,7 +250,11 @@ class Applier:
         body = await self._api.set_finalizers(
             resources.MODEL, key[0], key[1], version=str(record.version), finalizers=wanted
         )
-        self._take(resources.MODEL, body)
+        if record.deleting and not wanted:
+            # Gone with that write, though the answer shows the version before it: nothing more is to be decided.
+            self._view.remove(resources.MODEL, body)
+        else:
+            self._take(resources.MODEL, body)
 
 
 def _is_created_once(resource: Resource, manifest: Mapping[str, Any]) -> bool:

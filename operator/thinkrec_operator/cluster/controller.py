@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from thinkrec_crds.group import FINALIZER
 from thinkrec_crds.model import ThinkRecModel
 from thinkrec_operator.cluster.apply import Outcome
+from thinkrec_operator.cluster.errors import ApiError
 from thinkrec_operator.cluster.objects import ObjectRecord, Unreadable, parsed_model
 from thinkrec_operator.cluster.observe import observe
 from thinkrec_operator.cluster.resources import MODEL
@@ -82,7 +83,7 @@ class Controller(Worker):
         if decided.outcome.failure is not None:  # only now: what fails again and again must not keep the status away
             raise decided.outcome.failure
         if plan.finalizer is False:
-            await parts.applier.release(key, model)
+            await parts.applier.release(key, model.metadata.uid)
         parts.view.let_go(key, observed.completed)
         parts.metrics.model(*key, plan.status)
         parts.metrics.stages(model.status, plan.status)
@@ -103,6 +104,8 @@ class Controller(Worker):
         for _ in range(DECISIONS):
             plan = reconcile(observed)
             if model.metadata.deletion_timestamp is not None:
+                if plan.children:
+                    await self._require_still_there(key, model.metadata.uid)
                 # No status remembers what was told of a deletion, only the clean-up Job does: told before it is there.
                 await applier.tell(key, model, events=plan.events, status=plan.status, now=observed.now)
                 plan = replace(plan, events=())
@@ -116,6 +119,17 @@ class Controller(Worker):
                 return _Decided(plan, events, outcome, open=False)
             observed = self._observe(key, observed.model.model_copy(update={"status": plan.status}))
         return _Decided(plan, events, outcome, open=True)
+
+    async def _require_still_there(self, key: Key, uid: str) -> None:
+        """Raise ApiError where a model that a clean-up is to be ordered for is gone.
+
+        Its clean-up may have ended already: that all of its children are gone may be heard of before its own end, or
+        before the answer to the write that let it go. One that comes after it could meet a new model of that name.
+        """
+        body = await self._parts.api.get(MODEL, *key)
+        self._parts.view.put(MODEL, body)
+        if body["metadata"]["uid"] != uid:
+            raise ApiError(409, "Conflict", f"{key[0]}/{key[1]} is another model by now")
 
     def _observe(self, key: Key, model: ThinkRecModel) -> Observed:
         parts = self._parts
@@ -133,13 +147,9 @@ class Controller(Worker):
 
     async def _unreadable(self, key: Key, record: ObjectRecord, model: Unreadable) -> str:
         """Tell in the status what is wrong with a model that cannot be read; let it go when it is being deleted."""
-        api, view, body = self._parts.api, self._parts.view, record.body
         self._parts.metrics.unreadable(*key)
-        finalizers = body["metadata"].get("finalizers") or []
-        if record.deleting and FINALIZER in finalizers:
-            kept = [name for name in finalizers if name != FINALIZER]
-            version = str(record.version)
-            view.put(MODEL, await api.set_finalizers(MODEL, *key, version=version, finalizers=kept))
+        if record.deleting and FINALIZER in (record.body["metadata"].get("finalizers") or []):
+            await self._parts.applier.release(key, record.uid)
             _log.warning("%s/%s is let go with its artifacts left in the store: %s", *key, model.message)
         elif not record.deleting:
             await self.tell_unreadable(key, record, model)

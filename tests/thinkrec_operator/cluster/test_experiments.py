@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from support.api_proxy import ApiProxy, Fault, Write
+from support.api_proxy import Fault
 from support.models import condition, model_manifest, models_path
-from support.operator_process import OperatorProcess
 from support.pretend_stages import failed
-from support.scene import SECONDS, Scene
+from support.scene import SECONDS, Scene, killed_after_every_write
 from support.waiting import wait_for
 
 Body = dict[str, Any]
@@ -170,9 +169,9 @@ def test_killed_after_every_single_write_it_ends_the_same(scene: Scene) -> None:
     scene.wait_ready()
     path = f"{models_path(scene.namespace)}/warm"
     wait_for(lambda: condition(scene.api.get(path), "Ready") == "True", "warm to be Ready", seconds=SECONDS)
-    kills = _kill_after_each_write(scene.proxy, scene.operator)
-    apply(scene)
-    _until(scene, scene.operator, kills)
+    with killed_after_every_write(scene) as kills:
+        apply(scene)
+        wait_for(lambda: "conclusion" in seen(scene).get("status", {}), "the verdict", seconds=300)
     told = seen(scene)["status"]["conclusion"]
     assert (told["winner"], told["reason"]) == ("new", "SignificantWinner")
     assert stages_of(scene) == ["compare", "score", "score"]
@@ -180,26 +179,3 @@ def test_killed_after_every_single_write_it_ends_the_same(scene: Scene) -> None:
     assert len(kills) >= 8
     named = [event["reason"] for event in scene.items("events") if event["involvedObject"]["name"] == "warmer"]
     assert sorted(named) == ["ExperimentStarted", "SignificantWinner"]
-
-
-def _kill_after_each_write(proxy: ApiProxy, process: OperatorProcess) -> list[str]:
-    kills: list[str] = []
-
-    def kill(write: Write) -> None:
-        if write.status < 400 and process.poll() is None:
-            kills.append(f"{write.method} {write.path}")
-            process.kill()
-
-    proxy.after_write = kill
-    return kills
-
-
-def _until(scene: Scene, process: OperatorProcess, kills: list[str]) -> None:
-    """Start the operator again whenever it was killed, until there is a verdict and it stays up."""
-
-    def over() -> bool:
-        if process.poll() is not None:
-            process.start()
-        return "conclusion" in seen(scene).get("status", {})
-
-    wait_for(over, f"the verdict, after {len(kills)} kills", seconds=300)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from support.models import condition
-from support.scene import SECONDS, Scene
+from support.scene import SECONDS, Scene, killed_after_every_write
 from support.waiting import wait_for
 from thinkrec_crds.traffic import TrafficTable
 from thinkrec_operator.cluster.resources import DEPLOYMENT, SERVICE
@@ -163,30 +163,19 @@ def test_somebody_elses_edit_of_the_table_is_put_right(scene: Scene) -> None:
 def test_killed_after_every_single_write_it_ends_the_same(scene: Scene) -> None:
     scene.stages.look = dict(BETTER)
     first, newest = two_revisions(scene)
-    kills: list[str] = []
 
-    def kill(write: Any) -> None:
-        if write.status < 400 and scene.operator.poll() is None:
-            kills.append(f"{write.method} {write.path}")
-            scene.operator.kill()
-
-    def over() -> bool:
-        if scene.operator.poll() is not None:
-            scene.operator.start()
-        return scene.api.get(scene.path)["status"].get("servingRevision") == newest
-
-    scene.proxy.after_write = kill
-    apply(scene, first)
-    wait_for(over, "the promoted revision to serve", seconds=300)
-    assert (status(scene)["conclusion"]["reason"], status(scene)["conclusion"]["winner"]) == (
-        "SignificantWinner",
-        "new",
-    )
+    def serves() -> bool:
+        return bool(scene.api.get(scene.path)["status"].get("servingRevision") == newest)
 
     def tidy() -> bool:
-        return over() and not own_objects(scene) and shared(scene) == {}
+        return serves() and not own_objects(scene) and shared(scene) == {}
 
-    wait_for(tidy, "everything to be tidied up", seconds=120)
+    with killed_after_every_write(scene) as kills:
+        apply(scene, first)
+        wait_for(serves, "the promoted revision to serve", seconds=300)
+        wait_for(tidy, "everything to be tidied up", seconds=120)
+    told = status(scene)["conclusion"]
+    assert (told["reason"], told["winner"]) == ("SignificantWinner", "new")
     named = [event["reason"] for event in scene.items("events") if event["involvedObject"]["name"] == "warmer"]
     assert sorted(named) == ["ExperimentStarted", "Promoted", "SignificantWinner", "TrafficStarted"]
     assert len(kills) >= 12

@@ -15,9 +15,10 @@ from support.api_proxy import Fault
 from support.forked_operator import SKEW, ForkedOperator
 from support.models import condition, model_manifest, models_path
 from support.pretend_kubelet import Outcome, PretendKubelet
-from support.pretend_stages import PretendStages
+from support.pretend_stages import CLEANUP, PretendStages
 from support.scene import SECONDS, Scene, opened, stage
 from support.waiting import wait_for
+from thinkrec_crds.group import LABEL_COMPONENT
 
 Body = dict[str, Any]
 
@@ -96,6 +97,34 @@ def test_deletions_that_a_watch_missed_are_found_by_the_resync(
 
 def _watches(method: str, path: str) -> bool:
     return method == "GET" and path.endswith("/deployments?watch")
+
+
+def test_a_model_that_goes_after_its_jobs_is_cleaned_up_once(scene: Scene) -> None:
+    """What the garbage collector does may be heard of before the end of the model that let it begin."""
+    scene.apply()
+    scene.wait_ready()
+    scene.patch(artifacts={"deletionPolicy": "Delete"})
+    scene.wait(lambda model: model["metadata"].get("finalizers"), "the finalizer")
+    release = ("PATCH", scene.path)
+    scene.proxy.held_answers.add(release)
+    scene.proxy.held_watches.add("thinkrecmodels")
+    scene.operator.kill()  # it would not hear of the deletion
+    scene.api.delete(scene.path)
+    scene.operator.start()
+    wait_for(lambda: scene.api.find(scene.path) is None, "the model to be let go", seconds=SECONDS)
+    wait_for(lambda: not scene.items("jobs", "batch/v1"), "its Jobs to go", seconds=SECONDS)
+    time.sleep(1)  # so that the operator has heard of that
+    scene.proxy.held_answers.remove(release)
+    time.sleep(1)  # so that it has had its time to decide
+    assert _cleanups_ordered(scene) == 1
+    scene.proxy.held_watches.clear()
+
+
+def _cleanups_ordered(scene: Scene) -> int:
+    ordered = [
+        write.body["metadata"] for write in scene.proxy.writes if (write.method, write.path) == ("POST", scene.jobs)
+    ]
+    return sum(meta["labels"][LABEL_COMPONENT] == CLEANUP for meta in ordered)
 
 
 def test_a_job_deleted_by_hand_is_made_again(scene: Scene) -> None:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,14 @@ import numpy as np
 import pytest
 
 from support.stages import as_artifact
-from thinkrec_crds.findings import FINDINGS_NAME, GuardrailCheck, Look, MetricEffect, MetricValue
+from thinkrec_crds.findings import FINDINGS_NAME, FindingsReport, GuardrailCheck, Look, MetricEffect, MetricValue
 from thinkrec_trainer import analyse
 from thinkrec_trainer.analysis.analyse import analyse as compare
 from thinkrec_trainer.analysis.results import Metric, Plan
 from thinkrec_trainer.analysis.sums import sums_of
 from thinkrec_trainer.errors import BadInput
 from thinkrec_trainer.online.findings import history
+from thinkrec_trainer.store.file_blobs import FileBlobs
 
 Log = Any
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -152,6 +155,48 @@ def test_looks_follow_each_other(log: Log, crowd: Sequence[str]) -> None:
     assert effects == pytest.approx([0.1, 0.2])
     assert "hours since the start" not in found.page
     assert "minutes since the start" in found.page
+
+
+def take_looks(log: Log, root: Path, count: int, given: dict[str, Any]) -> list[Path]:
+    """Take looks one after the other, each published into a store below `root`; return their folders there."""
+    folders, inputs = list[Path](), {}
+    for number in range(1, count + 1):
+        events = {"events-0": log.artifact("simulated")} if "events_uri" in given else {}
+        context = log.context(GIVEN, name=f"look-{number}", inputs=inputs | events, number=number, **given)
+        spec = context.spec
+        spec = spec.model_copy(update={"output_uri": f"{root.as_uri()}/analyse/{spec.key}"})
+        context = replace(context, spec=spec)
+        inputs = {"previous": as_artifact(context, analyse.run(context))}
+        folders.append(root / "analyse" / spec.key)
+        shutil.copytree(context.output, folders[-1])
+        (folders[-1] / "manifest.json").write_text(inputs["previous"].manifest.to_json())
+    return folders
+
+
+def test_the_store_keeps_the_look_before_and_no_older_one(log: Log, crowd: Sequence[str], tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (other := root / "analyse" / ("0" * 40)).mkdir(parents=True)
+    (other / "findings.json").write_text("another experiment's")
+    looks = take_looks(log, root, 4, {})
+    assert [folder.exists() for folder in looks] == [False, False, True, True]
+    assert len(FindingsReport.from_json((looks[-1] / FINDINGS_NAME).read_bytes()).looks) == 1, "all at one moment"
+    assert other.exists()
+
+
+def test_looks_at_simulated_users_stay(log: Log, crowd: Sequence[str], tmp_path: Path) -> None:
+    assert all(folder.exists() for folder in take_looks(log, tmp_path / "root", 3, {"events_uri": None}))
+
+
+def test_a_store_that_refuses_only_keeps_more(
+    log: Log, crowd: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(self: FileBlobs, names: Sequence[str]) -> None:
+        raise BadInput("the store lets nothing be deleted")
+
+    monkeypatch.setattr(FileBlobs, "delete", refuse)
+    looks = take_looks(log, tmp_path / "root", 3, {})
+    assert all(folder.exists() for folder in looks)
+    assert f"the look {looks[0].name} stays in the store: the store lets nothing be deleted" in caplog.text
 
 
 def test_a_look_before_of_another_version_is_refused(log: Log, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@
     plan         the manifest's settings as the statistics read them
     verdict      sums and readings -> what is known now;  mirror_verdict: the same of a Mirror
     told         the statistics' answers in the contract's words
-    findings     what is known now + the looks before -> findings.json
+    findings     what is known now + the looks before -> findings.json;  older: which look nobody needs any more
     sentences    what happened, in words;  figures: drawn;  page: both, and every number
 
 The statistics are in `analysis/`: pure, and without any of this.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pydantic
 
@@ -16,7 +17,16 @@ from thinkrec_trainer.online.mirrored import summaries
 from thinkrec_trainer.online.verdict import Known
 
 
-def report(given: AnalyseParameters, known: Known, gathered: Gathered, earlier: Sequence[Look] = ()) -> FindingsReport:
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The look that this one goes on from."""
+
+    key: str
+    """Of its artifact."""
+    report: FindingsReport
+
+
+def report(given: AnalyseParameters, known: Known, gathered: Gathered, before: Before | None = None) -> FindingsReport:
     """Return the whole report."""
     metrics = given.analysis.metrics if given.analysis is not None else ()
     guardrails = given.analysis.guardrails if given.analysis is not None else ()
@@ -26,9 +36,12 @@ def report(given: AnalyseParameters, known: Known, gathered: Gathered, earlier: 
         variants=given.variants,
         metrics=tuple(metric.name for metric in metrics),
         guardrails=tuple(guard.name for guard in guardrails),
-        looks=history(earlier, known.look, deciding=metrics[0].name if metrics else ""),
+        looks=history(
+            before.report.looks if before is not None else (), known.look, deciding=metrics[0].name if metrics else ""
+        ),
         groups=known.groups,
         mirrored=summaries(gathered.counts.mirrored, others) if given.mode == "Mirror" else (),
+        previous=before.key if before is not None else None,
     )
 
 
@@ -45,13 +58,13 @@ def history(earlier: Sequence[Look], newest: Look, *, deciding: str, most: int =
     return (*older, newest)
 
 
-def previous_looks(context: StageContext) -> tuple[Look, ...]:
-    """Return the looks of the input `previous`, none without it; raise BadInput when it is no report."""
+def look_before(context: StageContext) -> Before | None:
+    """Return the input `previous`, None without it; raise BadInput when it is no report."""
     artifact = context.inputs.get(PREVIOUS_ROLE)
     if artifact is None:
-        return ()
+        return None
     try:
-        return FindingsReport.from_json(artifact.file(FINDINGS_NAME).read_bytes()).looks
+        return Before(artifact.manifest.key, FindingsReport.from_json(artifact.file(FINDINGS_NAME).read_bytes()))
     except pydantic.ValidationError as error:
         raise BadInput(
             f"input {PREVIOUS_ROLE!r}: {FINDINGS_NAME} is none of this version ({error.errors()[0]['msg']}); "
