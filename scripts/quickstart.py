@@ -42,7 +42,7 @@ def main() -> int:
     overlay.add_argument("--namespace", default="movies", help="namespace of the model (default: movies)")
     people = commands.add_parser("users", help=_USERS, description=_USERS)
     people.add_argument("--url", required=True, help="address of the model's gateway")
-    people.add_argument("--seconds", type=float, default=600.0, help="how long new users come (default: 600)")
+    people.add_argument("--seconds", type=float, default=1200.0, help="how long new users come (default: 1200)")
     options = parser.parse_args()
     try:
         if options.command == "store":

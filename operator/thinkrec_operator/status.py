@@ -124,14 +124,20 @@ def _ready(board: Board, facts: Facts) -> None:
         waits = facts.made is not None and facts.target is not None and facts.made.name != facts.target.name
         waiting = Reason.EXPERIMENT_RUNNING if facts.held else Reason.WAITING_FOR_PIN
         reason = waiting if waits and not facts.background else Reason.SERVING
-        name = facts.target.name if facts.target else ""
-        board.put(kind, "True", reason.value, f"Revision {name} serves. {reason.meaning}")
+        board.put(kind, "True", reason.value, f"{_what_serves(facts)} {reason.meaning}")
     elif facts.failure is not None and not facts.background:
         board.put(kind, "False", facts.failure.reason, facts.failure.message)
     elif facts.unfinished:
         board.put(kind, "False", *_why_unfinished(facts))
     else:
         board.put(kind, "False", *_why_not_serving(facts))
+
+
+def _what_serves(facts: Facts) -> str:
+    target, before = facts.target, facts.observed.model.status.serving_revision
+    if facts.rolled_out or target is None or before in (None, target.name):
+        return f"Revision {target.name if target else before or ''} serves."
+    return f"Revision {before} serves, {target.name} is starting."
 
 
 def _why_unfinished(facts: Facts) -> tuple[str, str]:

@@ -122,6 +122,23 @@ def test_a_promotion_is_followed_and_outlives_its_experiment() -> None:
     assert serving(world) == newest
 
 
+def test_while_a_promotion_rolls_out_ready_says_what_serves_and_what_starts() -> None:
+    world = trained(serving={"updatePolicy": "OnExperiment"})
+    first, newest = serving(world), retrained(world)
+    world.experiments = Experiments(promotion=Promotion("warmer", "e-1", newest, world.now))
+    world.step()
+    ready = world.status.condition("Ready")
+    assert ready is not None
+    assert (ready.status, ready.message.partition(". ")[0]) == (
+        "True",
+        f"Revision {first} serves, {newest} is starting",
+    )
+    world.run()
+    ready = world.status.condition("Ready")
+    assert ready is not None
+    assert ready.message.startswith(f"Revision {newest} serves. ")
+
+
 def test_a_pin_that_is_taken_back_leaves_what_it_pinned_and_does_not_repeat_a_promotion() -> None:
     world = trained(serving={"updatePolicy": "OnExperiment"})
     first, newest = serving(world), retrained(world)
