@@ -51,5 +51,5 @@ ModelStage = Annotated[
 """A stage of a model, as in its spec and status."""
 
 
-SEMANTICS_VERSION: dict[StageKind, int] = dict.fromkeys(StageKind, 1)
+SEMANTICS_VERSION: dict[StageKind, int] = dict.fromkeys(StageKind, 1) | {StageKind.SIMULATE: 2}
 """Raise a stage's number only when its output changes meaning: that, and nothing else, retrains after an upgrade."""

@@ -19,6 +19,8 @@ import httpx
 import pytest
 import yaml
 
+from thinkrec_crds.findings import FINDINGS_NAME, FindingsReport
+
 MANIFEST = """
 apiVersion: thinkrec.io/v1alpha1
 kind: ThinkRecModel
@@ -184,6 +186,9 @@ def test_an_experiment_on_simulated_users_ends_with_a_verdict_and_a_page(folder:
     assert [row["users"] > 500 for row in status["variants"]] == [True, True]
     (page,) = [line.split(": ")[1] for line in done.stderr.splitlines() if line.startswith("report on simulated users")]
     assert "clicks" in Path(page).read_text()
+    found = FindingsReport.from_json((Path(page).parents[1] / FINDINGS_NAME).read_bytes())
+    experts = [each for each in found.groups if each.group.startswith("expert-")]
+    assert sum(each.users for each in experts) > 500, "persons count for the group of the user whose taste they have"
 
 
 @pytest.fixture(scope="module")

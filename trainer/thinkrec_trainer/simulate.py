@@ -53,7 +53,7 @@ def _scores(context: StageContext, variant: str) -> pl.DataFrame:
 
 def _log(given: SimulateParameters, tastes: Tastes, draws: Draws) -> Iterator[tuple[Kind, pl.DataFrame]]:
     """Yield each kind of record once."""
-    people, span = people_of(given), span_of(given)
+    people, span = people_of(given, tastes, draws), span_of(given)
     visits = visits_of(people, span, draws)
     candidates = candidates_of(visits, tastes, draws)
     recorder = Recorder.of(given, people, visits, draws)

@@ -13,6 +13,7 @@ from thinkrec_crds.comparison import ComparisonReport, effect, measured
 from thinkrec_crds.evaluation import Estimate
 from thinkrec_crds.stages import CompareParameters
 from thinkrec_trainer.compare import compared
+from thinkrec_trainer.comparison.page import sentence
 from thinkrec_trainer.comparison.paired import gaps, holm, measure
 from thinkrec_trainer.comparison.rows import side_by_side
 from thinkrec_trainer.errors import BadInput
@@ -147,6 +148,16 @@ def test_flat_numbers_say_everything_where_they_fit() -> None:
     value = measured(numbers, 0, "UAUC")
     assert value is not None
     assert value.lower is not None
+
+
+@pytest.mark.parametrize(("users", "rows"), [(0, "no user's rows define it"), (1, "only one user's rows define it")])
+def test_a_metric_that_tells_nothing_says_why(users: int, rows: str) -> None:
+    found = report(2, ("UAUC",))
+    alone = Estimate(value=0.0 if users else None, users=users)
+    undefined = found.differences[0].model_copy(update={"effect": alone, "p_value": None, "adjusted_p_value": None})
+    given = CompareParameters(variants=("old", "new"), control="old", metrics=("UAUC",), bootstrap_samples=20)
+    told = sentence(undefined, given)
+    assert told == f"a-rather-long-variant-name-1 cannot be compared with old on UAUC: {rows}."
 
 
 def test_the_deciding_numbers_fit_at_the_largest_size() -> None:

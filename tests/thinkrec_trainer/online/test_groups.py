@@ -15,6 +15,7 @@ from thinkrec_crds.stage_kinds import StageKind
 from thinkrec_inference.engine import bundle as engine
 from thinkrec_trainer.context import LocalArtifact
 from thinkrec_trainer.online import groups
+from thinkrec_trainer.simulation.names import user_id
 
 Log = Any
 GIVEN = {"metrics": [{"name": "likes", "event": {"name": "Like"}}], "minSampleSize": 90, "varianceReduction": "None"}
@@ -53,6 +54,23 @@ def test_effects_within_groups_are_those_of_their_users(log: Log, tmp_path: Path
     assert all(each.variant == "new" for each in found.report.groups)
     assert "not corrected for their number" in found.page
     assert sum(each.users for each in told.values()) == sum(found.report.newest.users.values())
+
+
+def test_a_simulated_person_is_in_the_group_of_the_user_whose_taste_it_is(log: Log, tmp_path: Path) -> None:
+    """A real user of such a name is nobody of the bundle, however it is called."""
+    members = {"ann": 0, "a~b": 1, "": None}
+    for number, owner in enumerate((*["ann"] * 3, *["a~b"] * 2, "stranger", "")):
+        log.see(user_id(number, owner), bucket=number)
+    inputs = {"events-1": log.artifact("one"), "bundle": bundle(tmp_path / "bundle", members)}
+    found = log.look(GIVEN, inputs=inputs, events_uri=None)
+    assert [(each.group, each.users) for each in found.report.groups] == [
+        ("expert-0", 3),
+        ("expert-1", 2),
+        (groups.NO_GROUP, 2),
+    ]
+    log.see(user_id(0, "ann"))
+    real = log.look(GIVEN, inputs={"bundle": inputs["bundle"]}, name="real")
+    assert [each.users for each in real.report.groups] == [0, 0, 1]
 
 
 def test_without_a_bundle_there_are_no_groups(log: Log) -> None:

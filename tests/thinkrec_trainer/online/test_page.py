@@ -152,11 +152,11 @@ def test_the_page_holds_every_number(tmp_path: Path) -> None:
     for text in (
         "new against old",
         "4\u202f321",
-        "0.42<small>[0.4, 0.44]",
+        "0.42<small> [0.4, 0.44]",
         "+0.02<small> [+0.01, +0.03]",
         "&lt; 0.001",
         "37 % of the variance",
-        "98.7<small>[90, 101.5]",
+        "98.7<small> [90, 101.5]",
         ">kept<",
         "60.00 %",
         "70\u202f000",

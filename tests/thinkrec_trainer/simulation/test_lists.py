@@ -12,6 +12,7 @@ from thinkrec_trainer.simulation.tastes import Tastes
 
 SIZES = np.array([1, 2, 5, 12, 40])
 TASTES = Tastes(
+    users=np.array([f"u{user}" for user in range(len(SIZES))], dtype=object),
     items=np.array([f"i{row}" for row in range(SIZES.sum())], dtype=object),
     liked=np.zeros(SIZES.sum(), dtype=bool),
     scores=np.random.default_rng(0).integers(0, 6, (2, SIZES.sum())).astype(np.float64),
@@ -56,7 +57,9 @@ def test_lists_are_the_candidates_sorted_by_score() -> None:
 def test_a_variant_that_knows_nothing_shows_no_row_more_often_than_another() -> None:
     persons = np.arange(8000)
     visits = Visits(persons, persons, np.zeros_like(persons), persons)
-    one = Tastes(TASTES.items[:12], TASTES.liked[:12], np.zeros((1, 12)), np.array([0]), np.array([12]))
+    one = Tastes(
+        TASTES.users[:1], TASTES.items[:12], TASTES.liked[:12], np.zeros((1, 12)), np.array([0]), np.array([12])
+    )
     candidates = candidates_of(visits, one, Draws(2))
     first = lists_of(candidates, np.zeros(len(candidates.rows)))[:, 0]
     assert np.abs(np.bincount(first, minlength=12) - 8000 / 12).max() < 130  # five standard deviations

@@ -16,6 +16,7 @@ from thinkrec_crds.analysis_spec import EventMetric
 from thinkrec_crds.buckets import BUCKETS, bucket_counts, bucket_of
 from thinkrec_crds.event_log import Exposure, StoredEvent
 from thinkrec_trainer.events.layout import EXPOSURE, FEEDBACK, hour_of, user_part
+from thinkrec_trainer.simulation.names import owner_of
 
 Run = Callable[..., Any]
 Table = pl.DataFrame
@@ -28,7 +29,8 @@ def test_the_same_parameters_give_the_same_bytes_and_another_seed_other_people(
     same_files(one.output, again.output)
     assert one.result == again.result
     assert not other.events.equals(one.events)
-    assert other.exposures["user_id"].unique().sort().equals(one.exposures["user_id"].unique().sort())
+    assert [user.split("~")[0] for user in other.users()] == [user.split("~")[0] for user in one.users()]
+    assert other.users() != one.users(), "they have other tastes"
 
 
 def test_everybody_comes_between_start_and_end_and_acts_after_being_shown_something(
@@ -126,9 +128,18 @@ def test_a_person_is_the_same_under_other_weights_unless_the_variant_differs(run
 def test_a_person_does_not_depend_on_who_else_comes(run: Run, good: Table, bad: Table) -> None:
     scores = {"old": bad, "new": good}
     all_of_them, later = run(scores), run(scores, first_user=400, users=200)
-    assert later.users()[0] == "sim-000400"
+    assert later.users()[0].startswith("sim-000400~")
     assert later.users() == all_of_them.users()[400:]
     assert later.reactions(later.users()).equals(all_of_them.reactions(later.users()))
+
+
+def test_a_persons_name_tells_whose_taste_it_is(run: Run, good: Table, bad: Table) -> None:
+    """Nobody can see, or do anything about, an item outside that test user's rows."""
+    log = run({"old": bad, "new": good})
+    rows = {user: set(table["item_id"]) for (user,), table in good.group_by("user_id")}
+    told = log.events.select(owner_of(pl.col("user_id")).alias("owner"), "item_id")
+    assert told["owner"].n_unique() == len(rows), "every test user is somebody's"
+    assert all(item in rows[owner] for owner, item in told.iter_rows())
 
 
 def test_what_was_before_is_taken_over(run: Run, good: Table, bad: Table) -> None:
@@ -140,7 +151,7 @@ def test_what_was_before_is_taken_over(run: Run, good: Table, bad: Table) -> Non
     for kind in ("exposures", "events"):
         both = pl.concat([getattr(first, kind), getattr(alone, kind)]).sort(pl.first())
         assert getattr(second, kind).equals(both)
-    assert second.users() == [f"sim-{number:06d}" for number in range(1200)]
+    assert [user.split("~")[0] for user in second.users()] == [f"sim-{number:06d}" for number in range(1200)]
     assert second.result == alone.result, "counted is what is new"
 
 

@@ -23,6 +23,7 @@ def test_each_users_rows_lie_together_and_learned_ones_are_gone() -> None:
     other = ROWS.with_columns(score=-pl.col("score"), trained_on=pl.col("item_id") == "g")
     tastes = read_tastes({"old": ROWS, "new": other})
     assert tastes.count == 2
+    assert tastes.users.tolist() == ["ann", "zoe"]
     spans = list(zip(tastes.starts.tolist(), tastes.sizes.tolist(), strict=True))
     assert [tastes.items[start : start + size].tolist() for start, size in spans] == [["b", "d"], ["a", "e", "f"]]
     assert tastes.liked.tolist() == [False, True, True, True, False]

@@ -10,15 +10,19 @@ import polars as pl
 import pydantic
 
 from thinkrec_crds.bundle import INDEX_NAME, BundleIndex
+from thinkrec_crds.stages import AnalyseParameters
 from thinkrec_trainer.context import StageContext
 from thinkrec_trainer.errors import BadInput
 from thinkrec_trainer.online.users import GROUP
+from thinkrec_trainer.simulation.names import owner_of
 
 BUNDLE_ROLE = "bundle"
 USERS_NAME = "users.parquet"
 """As `thinkrec_crds.bundle` describes it; the engine's module that names it too would bring torch into every look."""
 NO_GROUP = "no group"
 """Users whom the bundle does not know, or has nothing learned of: the general adapter's."""
+
+_MEMBER = "_member"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,20 +32,26 @@ class Groups:
     names: tuple[str, ...]
     """The experts', in their order, and last that of users without a group."""
     table: Path
+    simulated: bool = False
+    """Whether the users are persons with the taste of one of the bundle's users each."""
 
     def joined(self, users: pl.DataFrame) -> pl.DataFrame:
         """Return the users with the place of their group in `names`; the bundle's table streams by."""
         known = pl.scan_parquet(self.table).select("user_id", GROUP)
-        mine = users.lazy().select("user_id").join(known, on="user_id").collect(engine="streaming")
+        member = owner_of(pl.col("user_id")) if self.simulated else pl.col("user_id")
+        members = users.with_columns(member.alias(_MEMBER))
+        wanted = members.lazy().select(_MEMBER).unique()
+        mine = wanted.join(known, left_on=_MEMBER, right_on="user_id").collect(engine="streaming")
         experts = len(self.names) - 1
         place = pl.when(pl.col(GROUP).is_between(0, experts - 1)).then(GROUP).otherwise(experts)
-        joined = users.join(mine, on="user_id", how="left", maintain_order="left")
-        return joined.with_columns(place.cast(pl.Int64).alias(GROUP))
+        joined = members.join(mine, on=_MEMBER, how="left", maintain_order="left")
+        return joined.with_columns(place.cast(pl.Int64).alias(GROUP)).drop(_MEMBER)
 
 
 def groups_of(context: StageContext) -> Groups | None:
     """Return the groups of the input `bundle`, None where there is none."""
-    bundle = context.inputs.get(BUNDLE_ROLE)
+    given, bundle = context.spec.parameters, context.inputs.get(BUNDLE_ROLE)
+    assert isinstance(given, AnalyseParameters)
     if bundle is None:
         return None
     try:
@@ -50,4 +60,5 @@ def groups_of(context: StageContext) -> Groups | None:
         raise BadInput(
             f"input {BUNDLE_ROLE!r}: {INDEX_NAME} is none of this version ({error.errors()[0]['msg']})"
         ) from error
-    return Groups((*(expert.name for expert in index.experts), NO_GROUP), bundle.file(USERS_NAME))
+    names = (*(expert.name for expert in index.experts), NO_GROUP)
+    return Groups(names, bundle.file(USERS_NAME), simulated=given.events_uri is None)

@@ -3,6 +3,7 @@
 
     draws        randomness as a function of seed, purpose, person and visit
     tastes       what each test user likes, and how each variant scores it
+    names        what a person is called, and whose taste that tells
     people       who comes, when, how often, and whose user he or she is
     lists        what a visitor could be shown, and what a variant shows
     reactions    what visitors do
@@ -12,8 +13,9 @@
 
 The model of behaviour:
 
-1. Person n, called `sim-000123`, has the taste of one test user, drawn from n: likes what that user's held-out rows say
-   he or she liked. The person comes first at a moment between start and end, and up to two more times after it.
+1. Person n has the taste of one test user, drawn from n: likes what that user's held-out rows say he or she liked. The
+   person is called `sim-000123~` and that user's id, and counts for that user's group. The person comes first at a
+   moment between start and end, and up to two more times after it.
 2. At a visit a random half of the taste's rows are candidates. The variant orders them by its own scores (items that it
    does not know have its median score for that user) and shows the best `SHOWN`.
 3. The visitor looks at one of those: the first, second or third with probability 0.6, 0.25 and 0.15.

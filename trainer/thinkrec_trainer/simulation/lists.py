@@ -31,7 +31,7 @@ class Candidates:
 
 def candidates_of(visits: Visits, tastes: Tastes, draws: Draws) -> Candidates:
     """Return a random half of the visitor's taste for each visit, one row at least."""
-    whose = draws.below(np.full_like(visits.numbers, tastes.count), "taste", visits.numbers)
+    whose = tastes.drawn(visits.numbers, draws)
     sizes = tastes.sizes[whose]
     owners, within = np.repeat(np.arange(len(sizes)), sizes), _counted(sizes)
     keys = draws.uniform("candidate", visits.numbers[owners], visits.ordinals[owners], within)

@@ -12,6 +12,8 @@ from thinkrec_crds.buckets import BUCKETS, bucket_of, bucket_table
 from thinkrec_crds.stages import SimulateParameters
 from thinkrec_trainer.metrics.rows import Ints
 from thinkrec_trainer.simulation.draws import Draws
+from thinkrec_trainer.simulation.names import user_id
+from thinkrec_trainer.simulation.tastes import Tastes
 
 MOST_VISITS = 3
 
@@ -49,17 +51,13 @@ class Visits:
         return self.numbers, self.ordinals
 
 
-def people_of(given: SimulateParameters) -> People:
+def people_of(given: SimulateParameters, tastes: Tastes, draws: Draws) -> People:
     """Return everybody who comes; in a Mirror all are control's users."""
     numbers = np.arange(given.first_user, given.first_user + given.users, dtype=np.int64)
-    ids = [user_id(number) for number in numbers.tolist()]
+    owners = tastes.users[tastes.drawn(numbers, draws)].tolist()
+    ids = [user_id(number, owner) for number, owner in zip(numbers.tolist(), owners, strict=True)]
     buckets = np.array([bucket_of(given.experiment, name) for name in ids], dtype=np.int64)
     return People(numbers, np.array(ids, dtype=object), buckets, _variant_of_bucket(given)[buckets])
-
-
-def user_id(number: int) -> str:
-    """Return what person `number` is called."""
-    return f"sim-{number:06d}"
 
 
 def _variant_of_bucket(given: SimulateParameters) -> Ints:

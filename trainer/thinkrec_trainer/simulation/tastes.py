@@ -12,12 +12,15 @@ import polars as pl
 
 from thinkrec_trainer.comparison.rows import side_by_side
 from thinkrec_trainer.metrics.rows import Bools, Floats, Ints
+from thinkrec_trainer.simulation.draws import Draws
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tastes:
     """R rows of T test users, each user's together."""
 
+    users: npt.NDArray[np.object_]
+    """(T,) ids."""
     items: npt.NDArray[np.object_]
     """(R,) ids."""
     liked: Bools
@@ -34,6 +37,10 @@ class Tastes:
         """T."""
         return len(self.sizes)
 
+    def drawn(self, numbers: Ints, draws: Draws) -> Ints:
+        """Return (P,) whose taste persons of these numbers have, as places of test users."""
+        return draws.below(np.full_like(numbers, self.count), "taste", numbers)
+
 
 def read_tastes(tables: Mapping[str, pl.DataFrame]) -> Tastes:
     """Return the tastes in variants' scores, without rows that one of the variants learned from.
@@ -43,11 +50,12 @@ def read_tastes(tables: Mapping[str, pl.DataFrame]) -> Tastes:
     """
     board = side_by_side(tables)
     learned = np.logical_or.reduce([table["trained_on"].to_numpy() for table in tables.values()])
-    items = next(iter(tables.values()))["item_id"].to_numpy()[~learned]
+    base = next(iter(tables.values())).filter(pl.Series(~learned))
     order = np.argsort(board.users, kind="stable")
     sizes = np.bincount(board.users)
     return Tastes(
-        items=items[order],
+        users=np.unique(base["user_id"].to_numpy()),
+        items=base["item_id"].to_numpy()[order],
         liked=board.liked[order],
         scores=np.stack([scores[order] for scores in board.scores.values()]),
         starts=np.cumsum(sizes) - sizes,
