@@ -150,10 +150,16 @@ def test_flat_numbers_say_everything_where_they_fit() -> None:
     assert value.lower is not None
 
 
-@pytest.mark.parametrize(("users", "rows"), [(0, "no user's rows define it"), (1, "only one user's rows define it")])
-def test_a_metric_that_tells_nothing_says_why(users: int, rows: str) -> None:
+@pytest.mark.parametrize(
+    ("alone", "rows"),
+    [
+        (Estimate(users=0), "no user's rows define it"),
+        (Estimate(users=6), "no user's rows define it"),  # AUC over rows that are all liked
+        (Estimate(value=0.0, users=1), "only one user's rows define it"),
+    ],
+)
+def test_a_metric_that_tells_nothing_says_why(alone: Estimate, rows: str) -> None:
     found = report(2, ("UAUC",))
-    alone = Estimate(value=0.0 if users else None, users=users)
     undefined = found.differences[0].model_copy(update={"effect": alone, "p_value": None, "adjusted_p_value": None})
     given = CompareParameters(variants=("old", "new"), control="old", metrics=("UAUC",), bootstrap_samples=20)
     told = sentence(undefined, given)

@@ -49,7 +49,7 @@ def sentence(difference: Difference, given: CompareParameters) -> str:
     """Return in plain words who is ahead on the deciding metric, and whether it is more than chance."""
     name, metric, effect = difference.variant, difference.metric, difference.effect
     if effect.value is None or difference.adjusted_p_value is None or effect.lower is None or effect.upper is None:
-        rows = "only one user's rows define it" if effect.users else "no user's rows define it"
+        rows = "no user's rows define it" if effect.value is None else "only one user's rows define it"
         return f"{name} cannot be compared with {given.control} on {metric}: {rows}."
     if effect.value == 0:
         return f"{name} and {given.control} are even on {metric}."
