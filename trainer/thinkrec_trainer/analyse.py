@@ -81,7 +81,7 @@ def _known(context: StageContext, given: AnalyseParameters, gathered: Gathered) 
     readings = ask(given, given.analysis)
     if given.mode == "Mirror":
         return mirrored(given, given.analysis, gathered, readings)
-    groups = groups_of(context)
+    groups = groups_of(context, given)
     return compared(given, given.analysis, gathered, readings, () if groups is None else groups.names)
 
 

@@ -66,6 +66,10 @@ class Log:
         """Return everybody who was exposed to something."""
         return sorted(self.variants())
 
+    def persons(self) -> list[str]:
+        """Return the same without whose taste they have."""
+        return [user.split("~")[0] for user in self.users()]
+
     def variants(self) -> dict[str, str]:
         """Return each user's variant."""
         return dict(self.exposures.select("user_id", "variant").iter_rows())

@@ -20,8 +20,12 @@ _IDENTITY = ["user_id", "item_id", "position", "liked"]
 class Scoreboard:
     """N rows of U users that every variant scored."""
 
+    user_ids: npt.NDArray[np.object_]
+    """(U,) in rising order."""
     users: Ints
     """(N,) position of the row's user."""
+    items: npt.NDArray[np.object_]
+    """(N,) ids."""
     liked: Bools
     """(N,)"""
     scores: Mapping[str, Floats]
@@ -34,7 +38,7 @@ class Scoreboard:
     @property
     def user_count(self) -> int:
         """U."""
-        return int(self.users.max(initial=-1)) + 1
+        return len(self.user_ids)
 
     def rows(self, variant: str) -> Rows:
         """Return a variant's rows as metrics read them."""
@@ -59,9 +63,11 @@ def side_by_side(tables: Mapping[str, pl.DataFrame]) -> Scoreboard:
         )
     kept = ~learned
     rows = {name: table.filter(pl.Series(kept)) for name, table in tables.items()}
-    _, users = np.unique(rows[first]["user_id"].to_numpy(), return_inverse=True)
+    user_ids, users = np.unique(rows[first]["user_id"].to_numpy(), return_inverse=True)
     return Scoreboard(
+        user_ids=user_ids,
         users=users.astype(np.int64),
+        items=rows[first]["item_id"].to_numpy(),
         liked=rows[first]["liked"].to_numpy().astype(np.bool_),
         scores={name: _without_gaps(table) for name, table in rows.items()},
         unknown={name: table["score"].null_count() for name, table in rows.items()},

@@ -81,7 +81,7 @@ class Task:
 
 def gather(context: StageContext, given: AnalyseParameters, parts: Sequence[int], *, steps: int) -> Gathered:
     """Return what is known of the users of these parts; tell progress as the first of `steps` steps."""
-    task = Task(given, quantities(given.analysis), groups_of(context))
+    task = Task(given, quantities(given.analysis), groups_of(context, given))
     with sources.opened(context, given) as store:
         if given.events_uri is not None:
             sources.tidy(store, given.model, task.since, parts)

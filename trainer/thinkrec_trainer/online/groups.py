@@ -32,7 +32,7 @@ class Groups:
     names: tuple[str, ...]
     """The experts', in their order, and last that of users without a group."""
     table: Path
-    simulated: bool = False
+    simulated: bool
     """Whether the users are persons with the taste of one of the bundle's users each."""
 
     def joined(self, users: pl.DataFrame) -> pl.DataFrame:
@@ -40,18 +40,16 @@ class Groups:
         known = pl.scan_parquet(self.table).select("user_id", GROUP)
         member = owner_of(pl.col("user_id")) if self.simulated else pl.col("user_id")
         members = users.with_columns(member.alias(_MEMBER))
-        wanted = members.lazy().select(_MEMBER).unique()
-        mine = wanted.join(known, left_on=_MEMBER, right_on="user_id").collect(engine="streaming")
+        mine = known.join(members.lazy(), left_on="user_id", right_on=_MEMBER, how="semi").collect(engine="streaming")
         experts = len(self.names) - 1
         place = pl.when(pl.col(GROUP).is_between(0, experts - 1)).then(GROUP).otherwise(experts)
-        joined = members.join(mine, on=_MEMBER, how="left", maintain_order="left")
+        joined = members.join(mine, left_on=_MEMBER, right_on="user_id", how="left", maintain_order="left")
         return joined.with_columns(place.cast(pl.Int64).alias(GROUP)).drop(_MEMBER)
 
 
-def groups_of(context: StageContext) -> Groups | None:
+def groups_of(context: StageContext, given: AnalyseParameters) -> Groups | None:
     """Return the groups of the input `bundle`, None where there is none."""
-    given, bundle = context.spec.parameters, context.inputs.get(BUNDLE_ROLE)
-    assert isinstance(given, AnalyseParameters)
+    bundle = context.inputs.get(BUNDLE_ROLE)
     if bundle is None:
         return None
     try:

@@ -49,13 +49,11 @@ def read_tastes(tables: Mapping[str, pl.DataFrame]) -> Tastes:
         BadInput: the variants did not score the same rows, or every row was learned from by one of them.
     """
     board = side_by_side(tables)
-    learned = np.logical_or.reduce([table["trained_on"].to_numpy() for table in tables.values()])
-    base = next(iter(tables.values())).filter(pl.Series(~learned))
     order = np.argsort(board.users, kind="stable")
     sizes = np.bincount(board.users)
     return Tastes(
-        users=np.unique(base["user_id"].to_numpy()),
-        items=base["item_id"].to_numpy()[order],
+        users=board.user_ids,
+        items=board.items[order],
         liked=board.liked[order],
         scores=np.stack([scores[order] for scores in board.scores.values()]),
         starts=np.cumsum(sizes) - sizes,
