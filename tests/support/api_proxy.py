@@ -11,6 +11,7 @@ import contextlib
 import json
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from aiohttp import web
 
 from embedded_cluster.cluster import Cluster
 from support.loops import collect_sockets
+from support.waiting import wait_for
 
 _WRITES = ("POST", "PUT", "PATCH", "DELETE")
 _DROPPED = frozenset({"host", "transfer-encoding", "content-length", "connection", "content-encoding"})
@@ -71,6 +73,7 @@ class ApiProxy:
         self._watches: set[asyncio.Task[Any]] = set()
         self._errors: set[asyncio.Queue[bytes]] = set()
         self._started = threading.Event()
+        self._writes_under_way = 0
 
     def kubeconfig(self, path: Path) -> Path:
         """Write a kubeconfig whose server is this proxy."""
@@ -93,6 +96,17 @@ class ApiProxy:
         self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join(10)
         collect_sockets()
+
+    def writes_within(self, seconds: float) -> list[Write]:
+        """Wait that long; return the writes that began meanwhile.
+
+        What the apiserver shows already may still be under way back to its caller, and is noted only then: it began
+        before, and is waited for first.
+        """
+        wait_for(lambda: not self._writes_under_way, "the writes under way to be answered")
+        before = len(self.writes)
+        time.sleep(seconds)
+        return self.writes[before:]
 
     def drop_watches(self) -> None:
         """Close every open watch, as a load balancer does."""
@@ -145,15 +159,20 @@ class ApiProxy:
     async def _pass_on(self, request: web.Request) -> web.Response:
         body = await request.read()
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _DROPPED}
+        write = request.method in _WRITES
+        self._writes_under_way += write
         try:
             async with self._upstream.request(
                 request.method, request.rel_url, data=body or None, headers=headers
             ) as answer:
                 content, status, given = await answer.read(), answer.status, answer.headers
+            if write:
+                self._note(request, body, status)
         except aiohttp.ClientError as error:
             return web.Response(status=502, text=str(error))
-        if request.method in _WRITES:
-            self._note(request, body, status)
+        finally:
+            self._writes_under_way -= write
+        if write:
             while (request.method, request.path) in self.held_answers:
                 await asyncio.sleep(0.05)
         else:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from support.pretend_stages import failed
 from support.scene import Scene, opened, stage
 from support.waiting import wait_for
 
+QUIET_SECONDS = 3.0
 INVALID_TEMPLATE = {"spec": {"volumes": [{"name": "data", "hostPath": {"path": "/x", "type": "NoSuchType"}}]}}
 
 
@@ -24,12 +24,6 @@ def stalled(scene: Scene, reason: str) -> str:
     assert condition(model, "Ready") == "False"
     assert condition(model, "Reconciling") == ""
     return condition(model, "Stalled", "message")
-
-
-def quiet(scene: Scene, seconds: float = 3.0) -> bool:
-    before = len(scene.proxy.writes)
-    time.sleep(seconds)
-    return len(scene.proxy.writes) == before
 
 
 def created(scene: Scene, kind: str) -> list[str]:
@@ -48,7 +42,8 @@ def test_a_pod_template_that_the_apiserver_refuses(scene: Scene) -> None:
     message = stalled(scene, "ChildRefused")
     assert "hostPath" in message
     assert "podTemplate" in message
-    assert quiet(scene)
+    assert scene.proxy.writes_within(QUIET_SECONDS) == []
+    assert [write.status for write in scene.proxy.writes if write.path == scene.jobs] == [422]
     assert warnings(scene, "ChildRefused") == 1
     scene.patch(training={"podTemplate": None})
     scene.wait_ready()
@@ -70,7 +65,7 @@ def test_a_backend_that_is_not_installed(scene: Scene, backend: str) -> None:
     runtime = {"runtimeRef": {"name": "torch"}} if backend == "TrainJob" else {}
     scene.apply(training={"backend": backend, **runtime})
     assert "Install" in stalled(scene, "BackendNotInstalled")
-    assert quiet(scene)
+    assert scene.proxy.writes_within(QUIET_SECONDS) == []
     scene.patch(training={"backend": "Job", "runtimeRef": None})
     scene.wait_ready()
 
@@ -85,7 +80,7 @@ def test_bad_data_is_not_tried_again_until_the_spec_changes(scene: Scene) -> Non
     scene.stages.failing["dataset"] = [failed(64, "column `rating` is missing; set `columns.rating`")]
     scene.apply()
     assert "column `rating` is missing" in stalled(scene, "DatasetInvalid")
-    assert quiet(scene)
+    assert scene.proxy.writes_within(QUIET_SECONDS) == []
     assert scene.ran_once()
     scene.patch(dataset={"columns": {"rating": "stars"}})
     scene.wait_ready()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from typing import Any
 
 import pytest
@@ -24,6 +23,7 @@ SPEC: Body = {
     "controlVariantName": "old",
     "offline": {"metrics": [{"name": "UAUC"}]},
 }
+QUIET_SECONDS = 2.0
 WARM = {"experts": {"count": 2}, "gate": {"temperature": "0.5"}}
 
 
@@ -91,19 +91,13 @@ def test_a_restart_beside_a_verdict_writes_nothing(scene: Scene) -> None:
     train_both(scene)
     apply(scene)
     wait_condition(scene, "Succeeded", "True")
-    wait_for(lambda: quiet(scene), "everything to be written")
+    wait_for(lambda: not scene.proxy.writes_within(QUIET_SECONDS), "everything to be written")
     before = len(scene.proxy.writes)
     scene.operator.kill()
     scene.operator.start()
     scene.operator.wait_ready()
-    assert quiet(scene)
+    assert scene.proxy.writes_within(QUIET_SECONDS) == []
     assert len(scene.proxy.writes) == before
-
-
-def quiet(scene: Scene, seconds: float = 2.0) -> bool:
-    before = len(scene.proxy.writes)
-    time.sleep(seconds)
-    return len(scene.proxy.writes) == before
 
 
 def test_a_failed_job_stalls_it_with_the_stages_own_sentence(scene: Scene) -> None:
