@@ -49,7 +49,7 @@ class Spelling:
 
 
 class ArithmeticEngine:
-    """Records the batches it was asked for and the order of its work."""
+    """Records the batches it was asked for and the order of its work; a test may hold it in the middle of it."""
 
     def __init__(self, *, seconds_per_batch: float = 0.0, seconds_per_step: float = 0.0) -> None:
         self.seconds_per_batch = seconds_per_batch
@@ -57,6 +57,11 @@ class ArithmeticEngine:
         self.batches: list[tuple[str, ...]] = []
         self.work: list[str] = []
         self.threads: set[str] = set()
+        self.at_work = threading.Event()
+        """Set once a batch or a step has begun."""
+        self.go = threading.Event()
+        """While it is clear, what has begun does not go on."""
+        self.go.set()
         self.generation = "sha256:" + "0" * 64
 
     prefix_hit_ratio = 0.5
@@ -68,11 +73,16 @@ class ArithmeticEngine:
     def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreResponse | EngineError]:
         """Score by arithmetic; a defect takes the whole batch with it, as in a forward pass."""
         self.threads.add(threading.current_thread().name)
-        time.sleep(self.seconds_per_batch)
+        self._take_time(self.seconds_per_batch)
         self.work.append("score")
         self._crash(*requests)
         self.batches.append(tuple(request.user_id for request in requests))
         return [self._refusal(request) or self._answer(request) for request in requests]
+
+    def _take_time(self, seconds: float) -> None:
+        self.at_work.set()
+        assert self.go.wait(60), "nobody lets the engine go on"
+        time.sleep(seconds)
 
     def _crash(self, *requests: ScoreRequest) -> None:
         if any(item.startswith("crash") for request in requests for item in request.item_ids):
@@ -102,7 +112,7 @@ class ArithmeticEngine:
 
     def step(self, explanations: Sequence[Spelling]) -> None:
         """Write one more letter of each."""
-        time.sleep(self.seconds_per_step)
+        self._take_time(self.seconds_per_step)
         self.work.append("".join(e.next_letter() for e in explanations))
 
     def swap(self, bundle: Path) -> None:

@@ -19,6 +19,7 @@ class DirectScorer:
     def __init__(self) -> None:
         self.engine = ArithmeticEngine()
         self.requests: list[ScoreRequest] = []
+        self.explained: list[ExplainRequest] = []
         self.refusal: Refused | None = None
         """Raised instead of any answer."""
         self.seconds_per_event = 0.0
@@ -38,6 +39,7 @@ class DirectScorer:
     ) -> AsyncGenerator[ExplainEvent]:
         """Spell the item's id."""
         self._refuse()
+        self.explained.append(request)
         (spelling,) = self.engine.begin([request])
         if isinstance(spelling, EngineError):
             raise Refused.of(spelling)

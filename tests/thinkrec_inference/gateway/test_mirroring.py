@@ -99,11 +99,10 @@ def test_the_difference_is_recorded_with_the_gates_branch(
 def test_the_answer_is_the_same_and_does_not_wait(
     mirroring: Callable[..., TestClient], script: tuple[str, Script]
 ) -> None:
-    script[1].seconds = 2.0
+    script[1].seconds = 3.0
     client = mirroring()
-    begun = time.monotonic()
     with_copy = ask(client)
-    assert time.monotonic() - begun < 1
+    assert outcomes(client) == {}, "the copy is still under way"
     without = {**ask(client), "tookMilliseconds": with_copy["tookMilliseconds"]}
     assert with_copy == without
     assert with_copy["branch"] == "Fused", "control's, not the copy's"
@@ -112,7 +111,7 @@ def test_the_answer_is_the_same_and_does_not_wait(
 def test_further_copies_are_skipped_while_enough_are_under_way(
     mirroring: Callable[..., TestClient], script: tuple[str, Script]
 ) -> None:
-    script[1].seconds = 1.0
+    script[1].seconds = 3.0
     client = mirroring(mirror_concurrency=2)
     for _ in range(6):
         ask(client)

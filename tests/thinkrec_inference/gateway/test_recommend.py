@@ -14,6 +14,7 @@ from support.arithmetic_engine import expected_score
 from support.direct_scorer import DirectScorer
 from thinkrec_inference.gateway.limits import Measure
 from thinkrec_inference.gateway.metrics import GatewayMetrics
+from thinkrec_inference.gateway.recommend import EXPLAIN_RESERVE_SECONDS
 from thinkrec_inference.gateway.retrieval import Catalogue, given, retrieve
 from thinkrec_inference.refusal import Refused
 
@@ -79,13 +80,15 @@ def test_reasons_are_written_for_the_first_items_only(gateway: Gateway) -> None:
 
 
 def test_the_deadline_cuts_a_reason_and_keeps_the_ranking(gateway: Gateway, scorer: DirectScorer) -> None:
-    scorer.seconds_per_event = 0.2  # two letters take longer than 0.5 s less the reserve
-    client = gateway(deadline_milliseconds=500)
+    scorer.seconds_per_event = 1.0  # two letters take longer than 2 s less the reserve
+    client = gateway(deadline_milliseconds=2000)
     body = client.post("/v1/recommend", json={"userId": "ann", "k": 1, "explain": True}).json()
     (item,) = body["items"]
     assert item["finishReason"] == "cancelled"
     assert item["reason"] == "i"
-    assert body["tookMilliseconds"] < 500
+    (asked,) = scorer.explained
+    assert asked.max_seconds is not None
+    assert 1.0 < asked.max_seconds <= 2.0 - EXPLAIN_RESERVE_SECONDS
 
 
 def test_given_candidates_may_be_seen_and_are_flagged(gateway: Gateway) -> None:

@@ -219,15 +219,19 @@ class TestFallback:
     ) -> None:
         url, stop = other
         routed = route(experiment(variant("control", 0), variant("new", 100, url)))
-        stopping = threading.Timer(0.3, stop)
-        stopping.start()
         generations = []
-        until = time.monotonic() + 1.5
-        while time.monotonic() < until:
+
+        def ask() -> None:
             answer = routed.ask("ann")
             assert answer.status_code == 200
             generations.append(answer.json()["generation"])
-        stopping.join()
+
+        ask()
+        stopping = threading.Thread(target=stop)
+        stopping.start()
+        while stopping.is_alive():
+            ask()
+        ask()
         assert generations[0] == OTHER
         assert generations[-1] == OWN
         by_variant = [seen.served_by == "new" for seen in routed.exposures(len(generations))]
@@ -310,8 +314,6 @@ def test_a_forwarded_request_brings_its_deadline(headers: dict[str, str], second
 
 def test_reasons_are_cut_at_the_deadline_that_was_forwarded(gateway: Gateway, scorer: DirectScorer) -> None:
     scorer.seconds_per_event = 0.3
-    begun = time.monotonic()
     body = {"userId": "ann", "k": 2, "explain": True}
     answer = gateway().post("/v1/recommend", json=body, headers={ROUTED_HEADER: "1", DEADLINE_HEADER: "600"})
     assert answer.json()["items"][0]["finishReason"] == "cancelled"
-    assert time.monotonic() - begun < 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -33,6 +33,11 @@ def request(user: str, *items: str) -> ScoreRequest:
     return ScoreRequest(user_id=user, item_ids=items or ("a",))
 
 
+def held(engine: ArithmeticEngine) -> None:
+    """Wait until the engine is in the middle of a batch or a step, where `go` holds it."""
+    assert engine.at_work.wait(10), "the engine has nothing to do"
+
+
 def explain(scheduler: Scheduler, item: str) -> tuple[ExplainJob, Received]:
     received: Received = queue.Queue()
     job = ExplainJob(ExplainRequest(user_id="u", item_id=item), received.put)
@@ -44,16 +49,9 @@ def collect(received: Received) -> list[ExplainEvent | Exception]:
     return list(iter(lambda: received.get(timeout=10), None))
 
 
-def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "the condition never became true"
-        time.sleep(0.005)
-
-
 def test_concurrent_requests_become_one_engine_call_and_each_gets_its_own_scores() -> None:
-    engine = ArithmeticEngine()
-    with running(engine, Limits(batch_delay_seconds=0.2)) as scheduler:
+    engine = ArithmeticEngine()  # 120 tokens for two items: the eighth request fills the batch
+    with running(engine, Limits(batch_tokens=960, batch_delay_seconds=10.0)) as scheduler:
         futures = [scheduler.submit([request("u" * n, "a", "b" * n)])[0] for n in range(1, 9)]
         answers = [future.result(timeout=5) for future in futures]
     assert engine.batches == [tuple("u" * n for n in range(1, 9))]
@@ -81,60 +79,70 @@ def test_a_bad_request_in_a_batch_fails_alone(item: str, kind: type[Exception]) 
 
 
 def test_a_cancelled_request_is_not_scored() -> None:
-    engine = ArithmeticEngine(seconds_per_batch=0.1)
+    engine = ArithmeticEngine()
+    engine.go.clear()
     with running(engine, Limits(batch_delay_seconds=0.0)) as scheduler:
-        first = scheduler.submit([request("first")])[0]
-        until(first.running)
+        scheduler.submit([request("first")])
+        held(engine)
         second, third = scheduler.submit([request("second"), request("third")])
         assert second.cancel()
+        engine.go.set()
         third.result(timeout=5)
     assert engine.batches == [("first",), ("third",)]
 
 
 def test_scores_pre_empt_explanations_between_two_steps() -> None:
-    engine = ArithmeticEngine(seconds_per_step=0.02)
-    with running(engine) as scheduler:
-        _, received = explain(scheduler, "abcdefghij")
-        received.get(timeout=5)
-        scheduler.submit([request("u")])[0].result(timeout=5)
+    engine = ArithmeticEngine()
+    engine.go.clear()
+    with running(engine, Limits(batch_delay_seconds=0.0)) as scheduler:
+        _, received = explain(scheduler, "abcde")
+        held(engine)
+        scored = scheduler.submit([request("u")])[0]
+        engine.go.set()
+        scored.result(timeout=5)
         collect(received)
-    place = engine.work.index("score")
-    assert 1 < place <= 5, f"the score waited for the explanation: {engine.work}"
-    assert [w for w in engine.work if len(w) == 1] == list("abcdefghij")
+    assert engine.work == ["begin 1", "a", "score", *"bcde"]
 
 
 def test_explanations_are_written_in_one_batch_which_they_join_and_leave() -> None:
-    engine = ArithmeticEngine(seconds_per_step=0.02)
+    engine = ArithmeticEngine()
+    engine.go.clear()
     with running(engine) as scheduler:
-        _, first = explain(scheduler, "p" * 12)
-        first.get(timeout=5)
+        _, first = explain(scheduler, "p" * 6)
+        held(engine)
         others = [explain(scheduler, letter * 4)[1] for letter in "qr"]
+        engine.go.set()
         texts = ["".join(e.text for e in collect(s) if isinstance(e, ExplainEvent)) for s in (first, *others)]
-    assert texts == ["p" * 11, "qqqq", "rrrr"], "the first letter of the first one was taken above"
+    assert texts == ["p" * 6, "qqqq", "rrrr"]
     assert "pqr" in engine.work, engine.work
     assert engine.work[-1] == "p", "the longest goes on alone"
 
 
 def test_a_cancelled_explanation_leaves_the_batch() -> None:
-    engine = ArithmeticEngine(seconds_per_step=0.01)
+    engine = ArithmeticEngine()
+    engine.go.clear()
     with running(engine) as scheduler:
         job, received = explain(scheduler, "z" * 250)
-        received.get(timeout=5)
+        held(engine)
         job.cancelled.set()
-        rest = collect(received)
-    assert len(rest) < 50
-    assert engine.work.count("z") < 50
+        engine.go.set()
+        collect(received)
+    assert engine.work == ["begin 1", "z"]
 
 
 def test_an_explanation_beyond_its_time_ends_where_it_is() -> None:
-    engine = ArithmeticEngine(seconds_per_step=0.01)
+    engine = ArithmeticEngine()
+    engine.go.clear()
     with running(engine) as scheduler:
         received: Received = queue.Queue()
-        asked = ExplainRequest(user_id="u", item_id="z" * 250, max_seconds=0.2)
+        asked = ExplainRequest(user_id="u", item_id="z" * 250, max_seconds=3.0)
         scheduler.explain(ExplainJob(asked, received.put))
-        events = [event for event in collect(received) if isinstance(event, ExplainEvent)]
-    assert 3 < len(events) < 30
-    assert (events[-1].done, events[-1].finish_reason) == (True, "cancelled")
+        held(engine)  # it began in time, and its first letter takes until the time is over
+        time.sleep(3.0)
+        engine.go.set()
+        first, last = collect(received)
+    assert first == ExplainEvent(text="z")
+    assert last == ExplainEvent(text="", done=True, finish_reason="cancelled")
 
 
 def test_a_bad_explanation_fails_alone_and_a_defect_too() -> None:
@@ -156,25 +164,28 @@ def test_an_explanation_that_fails_hands_over_the_error_and_ends() -> None:
 
 
 def test_a_backlog_beyond_the_deadline_is_refused_with_the_time_to_wait() -> None:
-    engine = ArithmeticEngine(seconds_per_batch=0.3)
+    engine = ArithmeticEngine()
+    engine.go.clear()
     limits = Limits(deadline_seconds=2.0, batch_delay_seconds=0.0, batch_tokens=1)
     with running(engine, limits, speed=100.0) as scheduler:  # 110 tokens take 1.1 s at this speed
-        started = scheduler.submit([request("running")])[0]
-        until(started.running)
-        scheduler.tokens_per_second = 100.0
+        scheduler.submit([request("running")])
+        held(engine)
         scheduler.submit([request(str(n)) for n in range(4)])  # 4.4 s of work
         with pytest.raises(Refused, match="more than the deadline of 2 s") as refused:
             scheduler.submit([request("late")])
+        engine.go.set()
     assert refused.value.detail.status == 503
     assert refused.value.retry_after == 3  # ceil(4.4 - 2)
 
 
 def test_more_explanations_than_slots_are_refused() -> None:
-    with running(ArithmeticEngine(seconds_per_step=0.05), Limits(max_explanations=1)) as scheduler:
-        job, received = explain(scheduler, "abcdef")
+    engine = ArithmeticEngine()
+    engine.go.clear()
+    with running(engine, Limits(max_explanations=1)) as scheduler:
+        _, received = explain(scheduler, "abcdef")
         with pytest.raises(Refused, match="1 explanations are in progress") as refused:
             explain(scheduler, "x")
-        job.cancelled.set()
+        engine.go.set()
         collect(received)
     assert refused.value.retry_after is not None
 
@@ -188,10 +199,10 @@ def test_all_scoring_happens_in_one_thread() -> None:
 
 
 def test_closing_fails_what_is_queued_and_refuses_more() -> None:
-    engine = ArithmeticEngine(seconds_per_batch=0.2)
+    engine = ArithmeticEngine(seconds_per_batch=2.0)
     with running(engine, Limits(batch_delay_seconds=0.0, batch_tokens=1)) as scheduler:
         first = scheduler.submit([request("first")])[0]
-        until(first.running)
+        held(engine)
         queued = scheduler.submit([request("queued")])[0]
     assert first.result(timeout=5).user_id == "first"
     with pytest.raises(Refused, match="stopping"):
