@@ -101,6 +101,7 @@ class Processes:
             self._wait_gone(members, 2)
             if time.monotonic() > deadline:
                 raise ClusterError(f"processes {members} of {self._state.folder} do not end; see `ps -p`")
+        self._reap()  # also those that had ended before
 
     def log(self, name: str) -> Path:
         """Return the path of a process's log."""
@@ -140,8 +141,9 @@ class Processes:
     def _wait_gone(self, pids: Sequence[int], seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            self._reap()
-            if not any(start_time(pid) for pid in pids):
+            gone = not any(start_time(pid) for pid in pids)
+            self._reap()  # after the look: one that ends in between is no longer looked at
+            if gone:
                 return
             time.sleep(0.02)
 

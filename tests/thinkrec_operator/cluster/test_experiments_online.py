@@ -103,7 +103,7 @@ def test_the_better_revision_wins_is_promoted_and_serves(scene: Scene) -> None:
     assert variants["old"].url is None
     assert variants["new"].url == f"http://warmer-new.{scene.namespace}.svc"
     assert {name: v.revision for name, v in variants.items()} == {"old": first, "new": newest}
-    assert condition(seen(scene), "Ready", "reason") == "Running"
+    wait_for(lambda: condition(seen(scene), "Ready", "reason") == "Running", "that to be told")  # after the table
     assert scene.api.get(scene.path)["status"]["servingRevision"] == first
     scene.stages.look = dict(BETTER)
     told = wait_for_verdict(scene)

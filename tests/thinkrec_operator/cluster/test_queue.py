@@ -59,7 +59,7 @@ def workload(scene: Scene, job: dict[str, Any], *, admitted: bool) -> None:
 
 
 def test_the_queues_own_reason_is_told_and_suspend_is_its_own(queued: Scene) -> None:
-    queued.stages.delay_seconds = 2
+    queued.stages.delay_seconds = 60  # so that it is still at work when it is suspended
     queued.apply(training={"queueName": "team"})
     job = wait_for(lambda: next(iter(queued.items("jobs", "batch/v1")), None), "the first Job", seconds=SECONDS)
     path = f"{queued.jobs}/{job['metadata']['name']}"
@@ -72,8 +72,8 @@ def test_the_queues_own_reason_is_told_and_suspend_is_its_own(queued: Scene) -> 
     assert condition(model, "Ready", "reason") == "WaitingForQuota"
     assert stage(model, "dataset")["state"] == "Queued"
     assert queued.api.get(path)["spec"]["suspend"] is True
+    queued.stages.delay_seconds = 0
     workload(queued, job, admitted=True)
     queued.api.patch(path, {"spec": {"suspend": False}})
-    queued.stages.delay_seconds = 0
     queued.wait_ready()
     assert condition(queued.api.get(queued.path), "Admitted") == "True"

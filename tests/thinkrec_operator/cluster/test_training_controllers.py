@@ -168,7 +168,7 @@ class TestJobSet:
         assert "deadline passed" in condition(model, "Stalled", "message")
 
     def test_what_holds_it_back_is_named_until_it_goes_on(self, scene: Scene) -> None:
-        scene.stages.delay_seconds = 3
+        scene.stages.delay_seconds = 60
         scene.apply(training=job_sets())
         scene.wait_stage("dataset", "Running")
         path = f"/apis/{JOB_SET[1]}/namespaces/{scene.namespace}/jobsets/{stage_job(scene, 'dataset')}"
