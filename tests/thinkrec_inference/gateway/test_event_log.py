@@ -334,14 +334,14 @@ def start_writer(folder: Path, name: str) -> subprocess.Popen[bytes]:
     )
 
 
-def killed_after(writer: subprocess.Popen[bytes], seconds: float) -> list[str]:
-    """Let it open the log and write, kill it `seconds` after its first acknowledgement; return what it was told."""
+def killed_after(writer: subprocess.Popen[bytes], acknowledgements: int, seconds: float) -> list[str]:
+    """Let it open the log and write, kill it a moment after so many acknowledgements; return what it was told."""
     assert writer.stdin is not None
     assert writer.stdout is not None
     with writer:
         writer.stdin.write(b"go\n")
         writer.stdin.flush()
-        first = writer.stdout.readline()
+        first = b"".join(writer.stdout.readline() for _ in range(acknowledgements))
         threading.Timer(seconds, writer.kill).start()
         whole = (first + writer.stdout.read()).decode().rpartition("\n")[0]
     return whole.split()
@@ -355,7 +355,7 @@ def test_a_kill_at_any_moment_loses_no_acknowledged_event(tmp_path: Path) -> Non
     for number in range(KILLS):
         if number + 1 < KILLS:
             waiting.append(start_writer(tmp_path, str(number + 1)))  # imports while the other one writes
-        acknowledged += killed_after(waiting.pop(0), dice.uniform(0.0, 0.12))
+        acknowledged += killed_after(waiting.pop(0), dice.randint(1, 80), dice.uniform(0.0, 0.01))
     stored = [e.event_id for e in read_events(tmp_path)]
     assert len(acknowledged) > 20 * KILLS
     assert set(acknowledged) - set(stored) == set()
