@@ -71,9 +71,11 @@ def web(node_cluster: Cluster, node_namespace: str) -> str:
 
 
 def test_a_pod_runs_logs_and_can_be_entered(node_cluster: Cluster, node_namespace: str, web: str) -> None:
+    def page() -> str:
+        return kubectl(node_cluster, "-n", node_namespace, "exec", "web", "--", "cat", "/www/index.html").stdout
+
+    wait_for(lambda: page() == "it works\n", "the page to be written", every=0.5)
     assert log_of(node_cluster, node_namespace, "web") == "started\n"
-    done = kubectl(node_cluster, "-n", node_namespace, "exec", "web", "--", "cat", "/www/index.html")
-    assert done.stdout == "it works\n", done.stderr
 
 
 @pytest.mark.parametrize("host", ["web", "web.{namespace}.svc", "web.{namespace}.svc.cluster.local"])
@@ -90,15 +92,16 @@ def test_a_service_answers_under_its_names_from_a_pod(
 def test_a_service_answers_to_this_machine_and_to_its_own_pod(
     node_cluster: Cluster, node_namespace: str, web: str
 ) -> None:
-    own = kubectl(node_cluster, "-n", node_namespace, "exec", "web", "--", "wget", "-qO-", f"http://{web}/")
-    assert own.stdout == "it works\n", own.stderr
-    outside = subprocess.run(
-        [str(base_images.busybox()), "wget", "-qO-", f"http://{web}/"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert outside.stdout == "it works\n", outside.stderr
+    def own() -> str:
+        return kubectl(node_cluster, "-n", node_namespace, "exec", "web", "--", "wget", "-qO-", f"http://{web}/").stdout
+
+    def outside() -> str:
+        command = [str(base_images.busybox()), "wget", "-qO-", f"http://{web}/"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+    # kube-proxy writes its rules a moment after the pod is there
+    wait_for(lambda: own() == "it works\n", "the Service to answer its own pod", every=0.5)
+    wait_for(lambda: outside() == "it works\n", "the Service to answer this machine", every=0.5)
 
 
 def test_a_pod_reaches_the_api_server_with_its_own_identity(node_cluster: Cluster, node_namespace: str) -> None:

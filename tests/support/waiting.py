@@ -21,5 +21,8 @@ def wait_for(probe: Callable[[], T], what: str, *, seconds: float = 30.0, every:
 
 
 def allowed_seconds(idle: float) -> float:
-    """Return how long something may take that takes `idle` seconds on an idle machine: more on one that is busy."""
-    return idle * max(1.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1))
+    """Return how long something may take that takes `idle` seconds on an idle machine: much longer on a busy one.
+
+    At least three times as long, for the load of the last minute says little about the next second.
+    """
+    return idle * max(3.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1))
