@@ -28,6 +28,13 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "traffic.json"
 
 
+def put(path: Path, text: str) -> None:
+    """Write a new file in the old one's place: two writes to one may carry the same time on an older kernel."""
+    scratch = path.with_suffix(".new")
+    scratch.write_text(text)
+    scratch.replace(path)
+
+
 def weights(traffic: TrafficFile) -> list[str]:
     traffic.refresh()
     return [assigner.weights for assigner in traffic.assigners]
@@ -40,9 +47,9 @@ def test_without_a_path_or_a_file_there_is_no_experiment(path: Path) -> None:
 
 def test_changes_are_followed_until_the_file_is_gone(path: Path) -> None:
     traffic = TrafficFile(path)
-    path.write_text(json.dumps(table(10)))
+    put(path, json.dumps(table(10)))
     assert weights(traffic) == ["control=90,new=10"]
-    path.write_text(json.dumps(table(5)))
+    put(path, json.dumps(table(5)))
     assert weights(traffic) == ["control=95,new=5"]
     path.unlink()
     assert weights(traffic) == []
@@ -67,21 +74,21 @@ def test_a_broken_file_keeps_the_last_good_one_and_is_told_once(
     path: Path, broken: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     traffic = TrafficFile(path)
-    path.write_text(json.dumps(table(10)))
+    put(path, json.dumps(table(10)))
     traffic.refresh()
-    path.write_text(broken)
+    put(path, broken)
     assert [weights(traffic) for _ in range(3)] == [["control=90,new=10"]] * 3
     assert not traffic.valid
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert len(errors) == 1
     assert str(path) in errors[0]
-    path.write_text(json.dumps(table(20)))
+    put(path, json.dumps(table(20)))
     assert weights(traffic) == ["control=80,new=20"]
     assert traffic.valid
 
 
 def test_a_file_that_is_broken_from_the_start_means_no_experiment(path: Path) -> None:
-    path.write_text("{")
+    put(path, "{")
     traffic = TrafficFile(path)
     assert weights(traffic) == []
     assert not traffic.valid
