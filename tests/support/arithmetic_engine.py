@@ -51,17 +51,18 @@ class Spelling:
 class ArithmeticEngine:
     """Records the batches it was asked for and the order of its work; a test may hold it in the middle of it."""
 
-    def __init__(self, *, seconds_per_batch: float = 0.0, seconds_per_step: float = 0.0) -> None:
+    def __init__(self, *, seconds_per_batch: float = 0.0, seconds_per_step: float = 0.0, held: bool = False) -> None:
         self.seconds_per_batch = seconds_per_batch
         self.seconds_per_step = seconds_per_step
         self.batches: list[tuple[str, ...]] = []
         self.work: list[str] = []
         self.threads: set[str] = set()
-        self.at_work = threading.Event()
+        self.entered = threading.Event()
         """Set once a batch or a step has begun."""
         self.go = threading.Event()
         """While it is clear, what has begun does not go on."""
-        self.go.set()
+        if not held:
+            self.go.set()
         self.generation = "sha256:" + "0" * 64
 
     prefix_hit_ratio = 0.5
@@ -80,7 +81,7 @@ class ArithmeticEngine:
         return [self._refusal(request) or self._answer(request) for request in requests]
 
     def _take_time(self, seconds: float) -> None:
-        self.at_work.set()
+        self.entered.set()
         assert self.go.wait(60), "nobody lets the engine go on"
         time.sleep(seconds)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator
 
@@ -43,10 +44,11 @@ class DirectScorer:
         (spelling,) = self.engine.begin([request])
         if isinstance(spelling, EngineError):
             raise Refused.of(spelling)
-        started = time.monotonic()
+        ends = time.monotonic() + (math.inf if request.max_seconds is None else request.max_seconds)
         while not spelling.done:
-            await asyncio.sleep(self.seconds_per_event)
-            if request.max_seconds is not None and time.monotonic() - started > request.max_seconds:
+            left = ends - time.monotonic()
+            await asyncio.sleep(min(self.seconds_per_event, max(0.0, left)))
+            if left < self.seconds_per_event:
                 yield ExplainEvent(text="", done=True, finish_reason="cancelled")
                 return
             self.engine.step([spelling])

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import psutil
+
 T = TypeVar("T")
 
 
@@ -20,9 +22,14 @@ def wait_for(probe: Callable[[], T], what: str, *, seconds: float = 30.0, every:
     return value
 
 
-def allowed_seconds(idle: float) -> float:
-    """Return how long something may take that takes `idle` seconds on an idle machine: much longer on a busy one.
+def has_ended(pid: int) -> bool:
+    """Return whether a process is gone, or a zombie; it may go while it is looked at."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
-    At least three times as long, for the load of the last minute says little about the next second.
-    """
-    return idle * max(3.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1))
+
+def allowed_seconds(idle: float) -> float:
+    """Return how long something may take that takes `idle` seconds on an idle machine: more on one that is busy."""
+    return idle * max(1.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1))

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import pytest
 from support import local_run
 from support.local_run import SPEC, drive, state_of, write_manifest
 from support.model_world import STAGES
+from support.waiting import has_ended, wait_for
 from thinkrec_operator.graph import build_graph
 from thinkrec_operator.local.outcome import Outcome
 from thinkrec_operator.local.records import JobRecord
@@ -92,20 +93,6 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     found = Bench(tmp_path)
     yield found
     found.close()
-
-
-def wait_for(what: Callable[[], object], seconds: float = 30.0) -> None:
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, "it never happened"
-        time.sleep(0.02)
-
-
-def has_ended(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return True
 
 
 def test_a_run_from_nothing_and_a_second_that_has_nothing_to_do(bench: Bench) -> None:
@@ -250,7 +237,7 @@ def test_suspended_is_an_end(bench: Bench) -> None:
 def test_an_interrupted_run_goes_on_where_it_was(bench: Bench, number: signal.Signals) -> None:
     bench.order("adapter", "hang 0")
     driver = bench.start()
-    wait_for(lambda: bench.running("adapter") and (bench.control / "adapter.starts").is_file())
+    wait_for(lambda: bench.running("adapter") and (bench.control / "adapter.starts").is_file(), "the adapter to begin")
     stage = bench.running("adapter")
     assert stage is not None
     assert stage.process is not None
@@ -268,8 +255,8 @@ def test_an_interrupted_run_goes_on_where_it_was(bench: Bench, number: signal.Si
 def test_a_second_interrupt_ends_a_stage_that_does_not_listen(bench: Bench) -> None:
     bench.order("dataset", "deaf 0")
     driver = bench.start()
-    wait_for(lambda: (bench.control / "dataset.starts").is_file())
-    wait_for(lambda: bench.running("dataset"))
+    wait_for(lambda: (bench.control / "dataset.starts").is_file(), "the dataset to begin")
+    wait_for(lambda: bench.running("dataset"), "its record")
     stage = bench.running("dataset")
     assert stage is not None
     assert stage.process is not None
@@ -287,14 +274,14 @@ def test_a_second_interrupt_ends_a_stage_that_does_not_listen(bench: Bench) -> N
 def test_a_killed_driver_leaves_no_process_and_its_successor_goes_on(bench: Bench, stage: str) -> None:
     bench.order(stage, "hang 0")
     driver = bench.start()
-    wait_for(lambda: bench.running(stage) and (bench.control / f"{stage}.starts").is_file())
+    wait_for(lambda: bench.running(stage) and (bench.control / f"{stage}.starts").is_file(), f"{stage} to begin")
     child = bench.running(stage)
     assert child is not None
     assert child.process is not None
     driver.kill()
     driver.wait()
     pid = child.process.pid
-    wait_for(lambda: has_ended(pid), 10)
+    wait_for(lambda: has_ended(pid), "the stage to end with its driver", seconds=10)
     bench.order(stage, "go 0")
     assert bench.drive() is Outcome.DONE
     assert bench.starts() == Counter({**dict.fromkeys(STAGES, 1), stage: 2})
@@ -355,7 +342,7 @@ def test_status_is_valid_for_the_contract_and_events_are_told_once(bench: Bench)
 def test_a_served_model_is_ready_and_nothing_is_left_when_it_stops(bench: Bench) -> None:
     (bench.folder / "base").mkdir()
     driver = bench.start(serve=True)
-    wait_for(lambda: bench.condition("Ready") == ("True", "Serving"), 60)
+    wait_for(lambda: bench.condition("Ready") == ("True", "Serving"), "the model to be served", seconds=60)
     status, serving = bench.state.status(), bench.state.serving()
     assert serving is not None
     assert serving.ready
@@ -376,10 +363,10 @@ def test_a_served_model_is_ready_and_nothing_is_left_when_it_stops(bench: Bench)
 def test_a_server_that_dies_is_started_again(bench: Bench) -> None:
     (bench.folder / "base").mkdir()
     driver = bench.start(serve=True)
-    wait_for(lambda: bench.condition("Ready")[0] == "True", 60)
+    wait_for(lambda: bench.condition("Ready")[0] == "True", "the model to be Ready", seconds=60)
     os.kill(int((bench.control / "server.log").read_text().split()[0]), signal.SIGKILL)
-    wait_for(lambda: len((bench.control / "server.log").read_text().splitlines()) == 2)
-    wait_for(lambda: bench.state.serving() and bench.state.serving().ready)  # type: ignore[union-attr]
+    wait_for(lambda: len((bench.control / "server.log").read_text().splitlines()) == 2, "a second server")
+    wait_for(lambda: bench.state.serving() and bench.state.serving().ready, "it to answer")  # type: ignore[union-attr]
     driver.terminate()
     assert driver.communicate(timeout=20)[0].strip() == "Interrupted"
 

@@ -278,7 +278,7 @@ class TestExposures:
         assert disk.entered.wait(10)
         assert log.offer(exposure(1)), "it is taken while the disk is busy"
         disk.go.set()
-        wait_for(lambda: exposures(tmp_path), "it to be written")
+        wait_for(lambda: exposures(tmp_path), "it to be written", seconds=10)
         assert exposures(tmp_path) == [exposure(1)]
 
     def test_feedback_takes_them_along(self, open_log: OpenLog, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from scipy.stats import spearmanr
 
 from support.arithmetic_engine import expected_score
 from support.http_servers import Script, scripted
+from support.waiting import wait_for
 from thinkrec_crds.event_log import Mirrored
 from thinkrec_crds.traffic import TrafficTable
 from thinkrec_inference.gateway.mirroring import compare
@@ -116,10 +117,7 @@ def test_further_copies_are_skipped_while_enough_are_under_way(
     for _ in range(6):
         ask(client)
     assert outcomes(client) == {"skipped": 4.0}
-    deadline = time.monotonic() + 10
-    while outcomes(client).get("failed") != 2.0:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: outcomes(client).get("failed") == 2.0, "both copies to end", seconds=10)
     assert len(script[1].requests) == 2
 
 

@@ -24,7 +24,7 @@ from thinkrec_crds.traffic import TrafficExperiment, TrafficTable
 from thinkrec_inference.gateway.app import create_app, open_log
 from thinkrec_inference.gateway.assignment import Assigner
 from thinkrec_inference.gateway.forwarding import DEADLINE_HEADER, ROUTED_HEADER, given_deadline
-from thinkrec_inference.gateway.recommend import Recommender
+from thinkrec_inference.gateway.recommend import EXPLAIN_RESERVE_SECONDS, Recommender
 from thinkrec_inference.gateway.retrieval import Catalogue
 from thinkrec_inference.gateway.routing import Call, plan
 from thinkrec_inference.gateway.schemas import RecommendRequest
@@ -317,3 +317,6 @@ def test_reasons_are_cut_at_the_deadline_that_was_forwarded(gateway: Gateway, sc
     body = {"userId": "ann", "k": 2, "explain": True}
     answer = gateway().post("/v1/recommend", json=body, headers={ROUTED_HEADER: "1", DEADLINE_HEADER: "600"})
     assert answer.json()["items"][0]["finishReason"] == "cancelled"
+    limits = [asked.max_seconds for asked in scorer.explained]
+    assert limits
+    assert all(limit is not None and limit <= 0.6 - EXPLAIN_RESERVE_SECONDS for limit in limits)

@@ -33,11 +33,6 @@ def request(user: str, *items: str) -> ScoreRequest:
     return ScoreRequest(user_id=user, item_ids=items or ("a",))
 
 
-def held(engine: ArithmeticEngine) -> None:
-    """Wait until the engine is in the middle of a batch or a step, where `go` holds it."""
-    assert engine.at_work.wait(10), "the engine has nothing to do"
-
-
 def explain(scheduler: Scheduler, item: str) -> tuple[ExplainJob, Received]:
     received: Received = queue.Queue()
     job = ExplainJob(ExplainRequest(user_id="u", item_id=item), received.put)
@@ -79,11 +74,10 @@ def test_a_bad_request_in_a_batch_fails_alone(item: str, kind: type[Exception]) 
 
 
 def test_a_cancelled_request_is_not_scored() -> None:
-    engine = ArithmeticEngine()
-    engine.go.clear()
+    engine = ArithmeticEngine(held=True)
     with running(engine, Limits(batch_delay_seconds=0.0)) as scheduler:
         scheduler.submit([request("first")])
-        held(engine)
+        assert engine.entered.wait(10)
         second, third = scheduler.submit([request("second"), request("third")])
         assert second.cancel()
         engine.go.set()
@@ -92,11 +86,10 @@ def test_a_cancelled_request_is_not_scored() -> None:
 
 
 def test_scores_pre_empt_explanations_between_two_steps() -> None:
-    engine = ArithmeticEngine()
-    engine.go.clear()
+    engine = ArithmeticEngine(held=True)
     with running(engine, Limits(batch_delay_seconds=0.0)) as scheduler:
         _, received = explain(scheduler, "abcde")
-        held(engine)
+        assert engine.entered.wait(10)
         scored = scheduler.submit([request("u")])[0]
         engine.go.set()
         scored.result(timeout=5)
@@ -105,11 +98,10 @@ def test_scores_pre_empt_explanations_between_two_steps() -> None:
 
 
 def test_explanations_are_written_in_one_batch_which_they_join_and_leave() -> None:
-    engine = ArithmeticEngine()
-    engine.go.clear()
+    engine = ArithmeticEngine(held=True)
     with running(engine) as scheduler:
         _, first = explain(scheduler, "p" * 6)
-        held(engine)
+        assert engine.entered.wait(10)
         others = [explain(scheduler, letter * 4)[1] for letter in "qr"]
         engine.go.set()
         texts = ["".join(e.text for e in collect(s) if isinstance(e, ExplainEvent)) for s in (first, *others)]
@@ -119,11 +111,10 @@ def test_explanations_are_written_in_one_batch_which_they_join_and_leave() -> No
 
 
 def test_a_cancelled_explanation_leaves_the_batch() -> None:
-    engine = ArithmeticEngine()
-    engine.go.clear()
+    engine = ArithmeticEngine(held=True)
     with running(engine) as scheduler:
         job, received = explain(scheduler, "z" * 250)
-        held(engine)
+        assert engine.entered.wait(10)
         job.cancelled.set()
         engine.go.set()
         collect(received)
@@ -131,13 +122,12 @@ def test_a_cancelled_explanation_leaves_the_batch() -> None:
 
 
 def test_an_explanation_beyond_its_time_ends_where_it_is() -> None:
-    engine = ArithmeticEngine()
-    engine.go.clear()
+    engine = ArithmeticEngine(held=True)
     with running(engine) as scheduler:
         received: Received = queue.Queue()
         asked = ExplainRequest(user_id="u", item_id="z" * 250, max_seconds=3.0)
         scheduler.explain(ExplainJob(asked, received.put))
-        held(engine)  # it began in time, and its first letter takes until the time is over
+        assert engine.entered.wait(10)  # it began in time, and its first letter takes until the time is over
         time.sleep(3.0)
         engine.go.set()
         first, last = collect(received)
@@ -164,12 +154,11 @@ def test_an_explanation_that_fails_hands_over_the_error_and_ends() -> None:
 
 
 def test_a_backlog_beyond_the_deadline_is_refused_with_the_time_to_wait() -> None:
-    engine = ArithmeticEngine()
-    engine.go.clear()
+    engine = ArithmeticEngine(held=True)
     limits = Limits(deadline_seconds=2.0, batch_delay_seconds=0.0, batch_tokens=1)
     with running(engine, limits, speed=100.0) as scheduler:  # 110 tokens take 1.1 s at this speed
         scheduler.submit([request("running")])
-        held(engine)
+        assert engine.entered.wait(10)
         scheduler.submit([request(str(n)) for n in range(4)])  # 4.4 s of work
         with pytest.raises(Refused, match="more than the deadline of 2 s") as refused:
             scheduler.submit([request("late")])
@@ -179,8 +168,7 @@ def test_a_backlog_beyond_the_deadline_is_refused_with_the_time_to_wait() -> Non
 
 
 def test_more_explanations_than_slots_are_refused() -> None:
-    engine = ArithmeticEngine()
-    engine.go.clear()
+    engine = ArithmeticEngine(held=True)
     with running(engine, Limits(max_explanations=1)) as scheduler:
         _, received = explain(scheduler, "abcdef")
         with pytest.raises(Refused, match="1 explanations are in progress") as refused:
@@ -202,7 +190,7 @@ def test_closing_fails_what_is_queued_and_refuses_more() -> None:
     engine = ArithmeticEngine(seconds_per_batch=2.0)
     with running(engine, Limits(batch_delay_seconds=0.0, batch_tokens=1)) as scheduler:
         first = scheduler.submit([request("first")])[0]
-        held(engine)
+        assert engine.entered.wait(10)
         queued = scheduler.submit([request("queued")])[0]
     assert first.result(timeout=5).user_id == "first"
     with pytest.raises(Refused, match="stopping"):

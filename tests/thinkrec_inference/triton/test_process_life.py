@@ -3,20 +3,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from support.waiting import has_ended, wait_for
 from thinkrec_inference.processes import start, stop
 from thinkrec_inference.supervisor import ServeError, Stack
 
@@ -28,22 +26,8 @@ def serve_command(bundle: Path, base: Path, work: Path) -> list[str]:
     return [sys.executable, "-m", "thinkrec_inference", "serve", *folders, "--precision", "Float32", "--threads", "1"]
 
 
-def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, f"not within {seconds} s: {what}"
-        time.sleep(0.1)
-
-
-def running(pids: list[int]) -> list[str]:
-    """Return the names of those that have not ended; one may end while it is looked at."""
-    found = []
-    for pid in pids:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(pid)
-            if process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.name())
-    return found
+def all_ended(pids: list[int]) -> bool:
+    return all(has_ended(pid) for pid in pids)
 
 
 @pytest.fixture
@@ -55,7 +39,7 @@ def served(bundle: Path, tiny_llama_dir: Path, tmp_path: Path) -> tuple[subproce
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     endpoints = tmp_path / "endpoints.json"
-    until(lambda: endpoints.is_file() or process.poll() is not None, STARTUP_SECONDS, "endpoints.json")
+    wait_for(lambda: endpoints.is_file() or process.poll() is not None, "endpoints.json", seconds=STARTUP_SECONDS)
     return process, endpoints
 
 
@@ -74,7 +58,7 @@ def test_sigterm_stops_everything_in_order_and_leaves_nothing(served: tuple[subp
     assert process.returncode == 0, log
     places = [log.index(f"stopping {name}") for name in ("gateway", "triton", "engine")]
     assert places == sorted(places)
-    until(lambda: running(pids) == [], 5, "all processes gone")
+    wait_for(lambda: all_ended(pids), "all processes gone", seconds=5)
     assert not endpoints.exists()
     assert not Path(found["engineSocket"]).parent.exists()
 
@@ -132,7 +116,7 @@ def test_a_killed_supervisor_takes_engine_triton_and_stubs_with_it(tmp_path: Pat
     assert len(pids) >= 4, "engine, Triton and its two stubs"
     parent.kill()
     parent.communicate()
-    until(lambda: running(pids) == [], 10, "nothing is left")
+    wait_for(lambda: all_ended(pids), "nothing is left", seconds=10)
 
 
 def test_a_child_is_killed_with_its_parent(tmp_path: Path) -> None:
@@ -145,10 +129,10 @@ def test_a_child_is_killed_with_its_parent(tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
-    assert running([pid])
+    assert not has_ended(pid)
     parent.kill()
     parent.communicate()
-    until(lambda: running([pid]) == [], 5, "the child dies with its parent")
+    wait_for(lambda: has_ended(pid), "the child dies with its parent", seconds=5)
 
 
 def test_stopping_ends_the_whole_group_even_one_that_ignores_sigterm(tmp_path: Path) -> None:
@@ -160,10 +144,10 @@ def test_stopping_ends_the_whole_group_even_one_that_ignores_sigterm(tmp_path: P
     )
     log = tmp_path / "log"
     child = start("stubborn", [sys.executable, "-c", script], environment=os.environ, log=log)
-    until(lambda: log.read_text().strip().isdigit(), 20, "the inner process")
+    wait_for(lambda: log.read_text().strip().isdigit(), "the inner process", seconds=20)
     inner = int(log.read_text())
     stop(child, grace_seconds=0.5)
-    until(lambda: running([child.pid, inner]) == [], 5, "both gone")
+    wait_for(lambda: all_ended([child.pid, inner]), "both gone", seconds=5)
     assert child.exit_code() == -signal.SIGKILL
 
 

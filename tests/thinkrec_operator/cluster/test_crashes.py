@@ -78,9 +78,8 @@ def test_a_crash_after_any_write_changes_nothing_in_the_end(world: World, undist
     ]
     assert not problems, "\n".join(problems)
     spared = [write for (write, _), ending in endings.items() if not ending.kills]
-    told = [write for write, _ in points if write.endswith("/status")]
-    assert set(spared) <= set(told), spared
-    assert len(spared) <= len(told) / 2, "how often it is written is a matter of speed"
+    assert all(write.endswith("/status") for write in spared), spared  # how often it is written is a matter of speed
+    assert len(spared) <= len(points) / 10
 
 
 @pytest.mark.timeout(600)

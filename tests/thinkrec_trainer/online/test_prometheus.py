@@ -142,10 +142,11 @@ def test_a_huge_answer_is_not_read_to_its_end(server: tuple[str, Script]) -> Non
 def test_one_that_hangs_is_waited_for_once(server: tuple[str, Script]) -> None:
     address, script = server
     script.seconds = 2.0
-    reader = Reader("m", NOON, seconds=0.2)
+    reader, begun = Reader("m", NOON, seconds=0.2), time.monotonic()
     for variant in ("old", "new"):
         with pytest.raises(NoValue, match=f"Prometheus at {address} did not answer"):
             reader.value(source(address), variant)
+    assert time.monotonic() - begun < 1.5
     assert len(script.requests) == 1
 
 

@@ -24,8 +24,8 @@ class Scoreboard:
     """(U,) in rising order."""
     users: Ints
     """(N,) position of the row's user."""
-    items: npt.NDArray[np.object_]
-    """(N,) ids."""
+    items: pl.Series
+    """(N,) ids, as strings."""
     liked: Bools
     """(N,)"""
     scores: Mapping[str, Floats]
@@ -67,7 +67,7 @@ def side_by_side(tables: Mapping[str, pl.DataFrame]) -> Scoreboard:
     return Scoreboard(
         user_ids=user_ids,
         users=users.astype(np.int64),
-        items=rows[first]["item_id"].to_numpy(),
+        items=rows[first]["item_id"],
         liked=rows[first]["liked"].to_numpy().astype(np.bool_),
         scores={name: _without_gaps(table) for name, table in rows.items()},
         unknown={name: table["score"].null_count() for name, table in rows.items()},

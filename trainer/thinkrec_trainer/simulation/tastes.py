@@ -53,7 +53,7 @@ def read_tastes(tables: Mapping[str, pl.DataFrame]) -> Tastes:
     sizes = np.bincount(board.users)
     return Tastes(
         users=board.user_ids,
-        items=board.items[order],
+        items=board.items.to_numpy()[order],
         liked=board.liked[order],
         scores=np.stack([scores[order] for scores in board.scores.values()]),
         starts=np.cumsum(sizes) - sizes,
